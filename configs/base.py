@@ -1,0 +1,83 @@
+"""Every field of a config, with its default and its meaning, and the bundle of each data set.
+
+The options of a part (method, network, ...) are the keyword arguments of the function that makes it, and so are
+their defaults: `part` copies them here, so that a config shows, and the command line can set, every value.
+"""
+
+from types import ModuleType
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from flowmaps import couplings, data, interpolants, lookup, methods, networks
+
+
+def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
+    """The section of a part found by name: its options with their defaults, and what is chosen otherwise."""
+    return ConfigDict({"name": name, **package.options(name), **chosen})
+
+
+def get_config() -> ConfigDict:
+    """All fields. A config file starts from the bundle of its data set and says what differs."""
+    config = ConfigDict()
+    config.seed = 0  # of the initial weights, the batches and the noise
+    config.method = part(methods, "flow_matching")
+    config.interpolant = part(interpolants, "linear")
+    config.coupling = part(couplings, "independent")  # draws the source x0; `scale` is its standard deviation
+    config.network = part(networks, "mlp")
+    config.players = ConfigDict()  # role -> {network} of the other networks that a method trains
+    config.data = ConfigDict()  # `name` and its options, see flowmaps/data
+    config.init_from = placeholder(str)  # a workdir whose averaged weights the student starts from
+
+    config.guidance = ConfigDict()  # classifier-free guidance at sampling
+    config.guidance.scale = 1.0  # 1: none
+    config.guidance.interval = (0.0, 1.0)  # the times at which it acts
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # any of optax by name: adam, adamw, radam, ...
+    config.optimizer.learning_rate = 1e-3  # its peak
+    config.optimizer.schedule = "cosine"  # constant | cosine (to 0) | rsqrt (after decay_steps)
+    config.optimizer.warmup_steps = 0  # linear
+    config.optimizer.decay_steps = 35_000  # rsqrt only: lr / sqrt(max(step / decay_steps, 1))
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.weight_decay = 0.0  # of optimizers that have one
+    config.optimizer.clip_norm = 1.0  # of the global gradient norm
+
+    config.train = ConfigDict()
+    config.train.steps = 10_000
+    config.train.batch_size = 256  # global: over all hosts and devices
+    config.train.accumulate = 1  # parts of a batch whose gradients are averaged before the update
+    config.train.ema = (0.999,)  # decays of the averages; the first one is evaluated
+    config.train.log_every = 500
+    config.train.checkpoint_every = 5_000
+    config.train.keep = 3  # newest checkpoints kept
+    config.train.keep_best = 1  # best checkpoints kept, by eval.best_metric where eval_every is set
+    config.train.keep_period = 0  # every so many steps one is kept for good; 0: none
+    config.train.eval_every = 0  # steps between evaluations during training; 0: at the end only
+    config.train.max_skipped = 20  # non-finite updates in a row before the run stops with exit code 3
+
+    config.eval = ConfigDict()
+    config.eval.steps = (1, 2, 4, 8, 16)  # step counts of the sweep
+    config.eval.num_samples = 10_000
+    config.eval.batch_size = 10_000
+    config.eval.seeds = (0,)
+    config.eval.samplers = ("default",)  # "default": the method's own
+    config.eval.ema = (0,)  # indices into train.ema; -1: the raw weights
+    config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
+    config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"
+
+    config.sample = ConfigDict()
+    config.sample.sampler = "default"  # default | one_step | composed | renoising | gamma | diagonal
+    config.sample.solver = "euler"  # of the sampler `diagonal`: a file of flowmaps/solvers
+    config.sample.gamma = 0.5  # of the sampler `gamma`
+    config.sample.grid = "uniform"  # times between the interpolant's ends
+    config.sample.steps = (1, 2, 4, 8, 16)  # rows of the picture, all from the same noise
+    config.sample.num_samples = 64
+    config.sample.seed = 0
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices that hold copies of the weights; -1: all that are left
+    config.mesh.fsdp = 1  # devices over which the weights are cut
+    config.compilation_cache = placeholder(str)  # folder of compiled programs; none by default
+    return config

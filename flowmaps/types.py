@@ -1,0 +1,105 @@
+"""The contracts that every part speaks: what a velocity, a loss, a method and a sampler are."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jaxtyping import Float, Int, Key
+
+Array = jax.Array
+Keys = Key[Array, " b"]
+"""One typed key a row: fold_in(step_key, global_row), so that batches may be cut in any way."""
+Grid = Float[Array, " k"]
+"""Times of a sampler, from the first to the last."""
+Params = Mapping[str, Any]
+
+Cond = Mapping[str, Array]
+"""{} or "label" [B] int32 (NULL_LABEL: unconditional), "guidance" [B], "interval" [B, 2]."""
+Batch = Mapping[str, Array]
+""""x1" [B, ...] data and "x0" [B, ...] source; "label" [B] where the data have classes."""
+
+NULL_LABEL = -1
+
+
+class Velocity(Protocol):
+    """The average velocity v_{s,t}(x); X_{s,t}(x) = x + (t - s) v_{s,t}(x) is the flow map.
+
+    x [B, ...]; s, t [B] in any order; result [B, ...] in x's dtype, never below float32. `dropout` holds one
+    key a row: the same keys share the mask between calls, None is deterministic, and a formula ignores it.
+    """
+
+    def __call__(
+        self,
+        x: Float[Array, "b *d"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> Float[Array, "b *d"]: ...
+
+
+def evaluations(velocity: Velocity) -> int:
+    """Network evaluations that one call of `velocity` costs: 1, or what a transform such as guidance says."""
+    return getattr(velocity, "evaluations", 1)
+
+
+class Roles(NamedTuple):
+    """The callables that a loss may use, each already bound to its parameters."""
+
+    student: Velocity
+    """The network being trained."""
+    target: Velocity
+    """The student with stopped parameters, or their moving average; its input may carry gradient."""
+    teacher: Velocity | None = None
+    """A frozen, trained model; reads guidance from cond."""
+    extras: Mapping[str, Callable] = {}
+    """Other networks by role: log-variance head, critic, fake score, features."""
+
+
+class Loss(NamedTuple):
+    """What a loss gives back; the train step takes the mean, once."""
+
+    per_example: Float[Array, " n"]
+    """One value a row (or a group of rows)."""
+    metrics: Mapping[str, Array]
+    """Scalars to log; always the raw, unweighted residual of each term as well."""
+
+
+class Samples(NamedTuple):
+    """Generated examples and what they cost."""
+
+    x: Float[Array, "b *d"]
+    nfe: Int[Array, ""]
+    """Network evaluations for one example, counted by the program that ran."""
+
+
+LossFn = Callable[[Roles, Batch, Keys, Array], Loss]
+"""(roles, batch, keys [B], step) -> Loss."""
+Sampler = Callable[[Roles, Array, Grid, Keys, Cond], Samples]
+"""(roles, x0 [B, ...], grid [K + 1], keys [B], cond) -> Samples."""
+
+
+class Stage(NamedTuple):
+    """A part of a run after which roles take over weights and the optimizers start afresh."""
+
+    steps: int
+    promote: Mapping[str, str]
+
+
+class Method(NamedTuple):
+    """A way to make a network satisfy an identity of the flow map."""
+
+    losses: Mapping[str, LossFn]
+    """Player -> its loss; players update in this order; most methods: {"student": ...}."""
+    sampler: Sampler
+    """The default way to generate."""
+    owners: Mapping[str, str] = {}
+    """Extra role -> the player that trains it, or "frozen"."""
+    target_decay: Callable[[Array], Array] | None = None
+    """Step -> decay of the target's moving average; None: the target is the stopped student."""
+    periods: Mapping[str, int] = {}
+    """Player -> update every so many steps (default 1)."""
+    init: Mapping[str, str] = {}
+    """Role -> the role whose weights it starts from."""
+    stages: tuple[Stage, ...] = ()
