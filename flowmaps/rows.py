@@ -1,0 +1,85 @@
+"""Rows of a batch: their random keys, how they are dealt to the terms of a loss, and per-row arithmetic.
+
+Randomness belongs to rows and never to batches: a row's key is fold_in(fold_in(key, step), global row), so that
+cutting a batch over devices, processes or accumulation parts changes nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Key
+
+from flowmaps.errors import UsageError
+from flowmaps.types import Array, Keys
+
+Tree = TypeVar("Tree")
+
+
+def keys(key: Key[Array, ""], step: Array | int, n: int, first: int = 0) -> Keys:
+    """One key a row, for the global rows first, ..., first + n - 1 of a step."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), first + jnp.arange(n))
+
+
+def fold(keys: Keys, number: int) -> Keys:
+    """The keys of an independent stream: `number` tells the consumers of one row apart."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def normal(keys: Keys, shape: Sequence[int]) -> Float[Array, "b *d"]:
+    """Standard normal rows of the given shape, one from each key."""
+    return jax.vmap(lambda key: jax.random.normal(key, tuple(shape)))(keys)
+
+
+def uniform(keys: Keys) -> Float[Array, " b"]:
+    """Uniform numbers on [0, 1), one from each key."""
+    return jax.vmap(jax.random.uniform)(keys)
+
+
+def expand(t: Float[Array, " b"], x: Float[Array, "b *d"]) -> Float[Array, "b *ones"]:
+    """A number a row, shaped to broadcast against x."""
+    return t.reshape(t.shape + (1,) * (x.ndim - 1))
+
+
+def flat_sum(x: Float[Array, "b *d"]) -> Float[Array, " b"]:
+    """The sum of each row over all its dimensions."""
+    return x.sum(axis=tuple(range(1, x.ndim)))
+
+
+def flat_mean(x: Float[Array, "b *d"]) -> Float[Array, " b"]:
+    """The mean of each row over all its dimensions."""
+    return x.mean(axis=tuple(range(1, x.ndim)))
+
+
+def split(tree: Tree, fractions: Sequence[float]) -> tuple[Tree, ...]:
+    """Deals the rows of every array in `tree` to terms, by static sizes.
+
+    Rows are dealt inside groups of consecutive rows (for 3/4 and 1/4: three to the first term, one to the second),
+    so that a batch cut over devices is dealt on each device for itself, without communication.
+
+    Raises:
+      UsageError: a fraction is not in (0, 1], they do not add up to 1, or the batch is not a multiple of a group.
+    """
+    parts = [Fraction(f).limit_denominator(1000) for f in fractions]
+    group = math.lcm(*(p.denominator for p in parts))
+    rows = jax.tree.leaves(tree)[0].shape[0]
+    if sum(parts) != 1 or min(parts) <= 0:
+        raise UsageError(f"terms take the shares {tuple(fractions)} of the batch: each must be above 0, their sum 1")
+    if rows % group:
+        raise UsageError(
+            f"a batch of {rows} rows cannot be dealt in shares {', '.join(map(str, parts))}, which need groups of "
+            f"{group} rows: use a multiple of {group} rows on every device, or other shares"
+        )
+    ends = [int(sum(parts[: i + 1]) * group) for i in range(len(parts))]
+
+    def deal(x: Array, start: int, end: int) -> Array:
+        groups = x.reshape(rows // group, group, *x.shape[1:])
+        return groups[:, start:end].reshape(-1, *x.shape[1:])
+
+    return tuple(
+        jax.tree.map(lambda x, a=a, b=b: deal(x, a, b), tree)
+        for a, b in zip([0, *ends[:-1]], ends, strict=True)
+    )
