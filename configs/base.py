@@ -9,7 +9,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from flowmaps import couplings, data, interpolants, lookup, methods, networks
+from flowmaps import couplings, interpolants, methods, networks
 
 
 def part(package: ModuleType, name: str, **chosen) -> ConfigDict:

@@ -1,5 +1,6 @@
 """The failures that a user can mend, each with the program's exit code."""
 
+
 class UsageError(Exception):
     """A wrong value in a config, a flag or a call: one line that says what, which value, and what to do."""
 

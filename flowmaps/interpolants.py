@@ -85,17 +85,13 @@ class Interpolant(NamedTuple):
         """grad log p_t(x) from E[x0 | x_t], for a Gaussian source. Singular where beta = 0."""
         return -noise / (expand(self.beta.value(t), noise) * self.source_std**2)
 
-    def average_velocity(
-        self, x: Points, data: Points, s: Float[Array, " b"], t: Float[Array, " b"]
-    ) -> Points:
+    def average_velocity(self, x: Points, data: Points, s: Float[Array, " b"], t: Float[Array, " b"]) -> Points:
         """v_{s,t}(x) of the map that holds a prediction `data` of x1 made at x_s = x (DDIM's step from s to t).
 
         Exact at and near s = t, also under jvp. Singular where beta(s) = 0.
         """
         noise = self.ends_from_data(x, data, s).noise
-        return (
-            expand(self.alpha.difference(s, t), x) * data + expand(self.beta.difference(s, t), x) * noise
-        )
+        return expand(self.alpha.difference(s, t), x) * data + expand(self.beta.difference(s, t), x) * noise
 
     def _coefficients(self, t: Float[Array, " b"]) -> tuple[Times, Times, Times, Times]:
         return self.alpha.value(t), self.beta.value(t), self.alpha.slope(t), self.beta.slope(t)
@@ -214,9 +210,7 @@ def variance_exploding(
         return (low - high) * sum(u**i * w ** (rho - 1 - i) for i in range(rho))
 
     alpha = Schedule(jnp.ones_like, jnp.zeros_like, lambda s, t: jnp.zeros_like(s))
-    beta = Schedule(
-        lambda t: root(t) ** rho, lambda t: rho * (low - high) * root(t) ** (rho - 1), difference
-    )
+    beta = Schedule(lambda t: root(t) ** rho, lambda t: rho * (low - high) * root(t) ** (rho - 1), difference)
     return Interpolant(alpha, beta, source_std=source_std)
 
 

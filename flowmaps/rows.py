@@ -7,6 +7,8 @@ cutting a batch over devices, processes or accumulation parts changes nothing.
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
+from itertools import accumulate
 from typing import TypeVar
 
 import jax
@@ -54,32 +56,45 @@ def flat_mean(x: Float[Array, "b *d"]) -> Float[Array, " b"]:
     return x.mean(axis=tuple(range(1, x.ndim)))
 
 
-def split(tree: Tree, fractions: Sequence[float]) -> tuple[Tree, ...]:
+def groups(rows: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """How many rows of each group of consecutive rows go to each term, for a batch of `rows` rows.
+
+    Raises:
+      UsageError: a share is not above 0, they do not add up to 1, or the batch is not a multiple of a group.
+    """
+    parts = [Fraction(share).limit_denominator(1000) for share in shares]
+    group = math.lcm(*(p.denominator for p in parts))
+    listed = ", ".join(map(str, parts))
+    if sum(parts) != 1 or min(parts) <= 0:
+        raise UsageError(f"a batch is dealt to its terms in shares {listed}: each must be above 0 and their sum 1")
+    if rows % group:
+        raise UsageError(
+            f"a batch of {rows} rows cannot be dealt to its terms in shares {listed}: that leaves a term without "
+            f"whole rows; use a multiple of {group} rows (on every device), or other shares"
+        )
+    return tuple(int(p * group) for p in parts)
+
+
+def split(tree: Tree, shares: Sequence[float]) -> tuple[Tree, ...]:
     """Deals the rows of every array in `tree` to terms, by static sizes.
 
     Rows are dealt inside groups of consecutive rows (for 3/4 and 1/4: three to the first term, one to the second),
-    so that a batch cut over devices is dealt on each device for itself, without communication.
-
-    Raises:
-      UsageError: a fraction is not in (0, 1], they do not add up to 1, or the batch is not a multiple of a group.
+    so that a batch cut over devices is dealt on each device for itself, without communication. Raises as `groups`.
     """
-    parts = [Fraction(f).limit_denominator(1000) for f in fractions]
-    group = math.lcm(*(p.denominator for p in parts))
-    rows = jax.tree.leaves(tree)[0].shape[0]
-    if sum(parts) != 1 or min(parts) <= 0:
-        raise UsageError(f"terms take the shares {tuple(fractions)} of the batch: each must be above 0, their sum 1")
-    if rows % group:
-        raise UsageError(
-            f"a batch of {rows} rows cannot be dealt in shares {', '.join(map(str, parts))}, which need groups of "
-            f"{group} rows: use a multiple of {group} rows on every device, or other shares"
-        )
-    ends = [int(sum(parts[: i + 1]) * group) for i in range(len(parts))]
+    sizes = groups(jax.tree.leaves(tree)[0].shape[0], shares)
+    ends = list(accumulate(sizes))
 
     def deal(x: Array, start: int, end: int) -> Array:
-        groups = x.reshape(rows // group, group, *x.shape[1:])
-        return groups[:, start:end].reshape(-1, *x.shape[1:])
+        grouped = x.reshape(-1, ends[-1], *x.shape[1:])
+        return grouped[:, start:end].reshape(-1, *x.shape[1:])
 
-    return tuple(
-        jax.tree.map(lambda x, a=a, b=b: deal(x, a, b), tree)
-        for a, b in zip([0, *ends[:-1]], ends, strict=True)
-    )
+    starts = [0, *ends[:-1]]
+    return tuple(jax.tree.map(partial(deal, start=a, end=b), tree) for a, b in zip(starts, ends, strict=True))
+
+
+def join(parts: Sequence[Array], shares: Sequence[float]) -> Array:
+    """The inverse of `split` for one array: rows back in the batch's order."""
+    sizes = groups(sum(part.shape[0] for part in parts), shares)
+    grouped = [p.reshape(-1, size, *p.shape[1:]) for p, size in zip(parts, sizes, strict=True)]
+    joined = jnp.concatenate(grouped, axis=1)
+    return joined.reshape(-1, *joined.shape[2:])

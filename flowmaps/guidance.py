@@ -1,0 +1,42 @@
+"""Guidance: transforms of a velocity."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from flowmaps.rows import expand
+from flowmaps.types import NULL_LABEL, Array, Cond, Keys, Velocity, evaluations
+
+
+class ClassifierFree(NamedTuple):
+    """v_null + w (v_label - v_null) (Ho and Salimans 2022, arXiv:2207.12598), w = `scale` where the start s lies in
+    `interval` (Kynkaanniemi et al. 2024, arXiv:2404.07724) and 1 elsewhere. Both passes are one call of twice the rows.
+    """
+
+    velocity: Velocity
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a call."""
+        return 2 * evaluations(self.velocity)
+
+    def __call__(
+        self,
+        x: Float[Array, "b *d"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> Float[Array, "b *d"]:
+        both = {name: jnp.concatenate([c, c]) for name, c in cond.items()}
+        both["label"] = jnp.concatenate([cond["label"], jnp.full_like(cond["label"], NULL_LABEL)])
+        keys = None if dropout is None else jnp.concatenate([dropout, dropout])
+        twice = (jnp.concatenate([v, v]) for v in (x, s, t))
+        conditional, unconditional = jnp.split(self.velocity(*twice, both, dropout=keys), 2)
+        acts = (self.interval[0] <= s) & (s <= self.interval[1])
+        scale = expand(jnp.where(acts, self.scale, 1.0).astype(x.dtype), x)
+        return unconditional + scale * (conditional - unconditional)

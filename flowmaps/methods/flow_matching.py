@@ -1,0 +1,35 @@
+"""Flow matching (Lipman et al. 2023, arXiv:2210.02747; on the linear path rectified flow, arXiv:2209.03003).
+
+    L = E |v_tt(x_t) - dx_t/dt|^2,    whose minimiser is b_t(x) = E[dx_t/dt | x_t = x].
+
+Only the diagonal is learned, so samples come from a solver of the ODE, not from the map. Cost: 3F a row (F: a forward
+pass of the network).
+"""
+
+import jax.numpy as jnp
+
+from flowmaps import rows, samplers, times
+from flowmaps.interpolants import Interpolant
+from flowmaps.methods import _terms
+from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
+from flowmaps.weightings import squared
+
+
+def make(
+    *,
+    interpolant: Interpolant,
+    total_steps: int,
+    law: tuple = ("uniform",),
+    label_dropout: float = 0.0,
+) -> Method:
+    """law: of t, a name of flowmaps.times with its parameters. label_dropout: share of labels hidden, for guidance."""
+    draw = times.within(times.law(*law), interpolant.t_min, interpolant.t_max)
+
+    def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
+        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        t = draw(rows.fold(keys, 1))
+        residual = _terms.flow_residual(roles.student, interpolant, batch, t, cond, rows.fold(keys, 2))
+        flow = squared(residual)
+        return Loss(flow, {"flow": jnp.mean(flow)})
+
+    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant))

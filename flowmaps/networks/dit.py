@@ -1,0 +1,113 @@
+"""The diffusion transformer (Peebles and Xie 2023, arXiv:2212.09748) with two times: adaLN-zero on (s, t - s, label)."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float
+
+from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
+from flowmaps.types import Array, Cond, Keys
+
+Tokens = Float[Array, "b n w"]
+Vector = Float[Array, "b w"]
+
+
+def position_embedding(height: int, width: int, channels: int) -> np.ndarray:
+    """Fixed sin-cos embedding of a grid's rows and columns: [height * width, channels], channels divisible by 4."""
+    frequencies = 10_000.0 ** -(np.arange(channels // 4) / (channels // 4))
+    rows, columns = (g.reshape(-1, 1) * frequencies for g in np.mgrid[:height, :width])
+    parts = [np.sin(rows), np.cos(rows), np.sin(columns), np.cos(columns)]
+    return np.concatenate(parts, axis=-1)
+
+
+def modulate(x: Tokens, shift: Vector, scale: Vector) -> Tokens:
+    """Layer norm without parameters, then the condition's shift and scale."""
+    normed = nn.LayerNorm(use_bias=False, use_scale=False)(x)
+    return normed * (1 + scale[:, None]) + shift[:, None]
+
+
+class Attention(nn.Module):
+    """Self-attention. XLA's implementation: the fused ones have no forward-mode derivative."""
+
+    heads: int
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, x: Tokens) -> Tokens:
+        width = x.shape[-1]
+        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype)(x)
+        query, key, value = jnp.moveaxis(qkv, -3, 0)
+        mixed = jax.nn.dot_product_attention(query, key, value, implementation="xla")
+        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype)(mixed)
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each modulated, and gated from zero."""
+
+    heads: int
+    mlp_ratio: int
+    dropout: float
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, x: Tokens, c: Vector, keys: Keys | None) -> Tokens:
+        width = x.shape[-1]
+        zero = nn.initializers.zeros_init()
+        modulation = nn.Dense(6 * width, kernel_init=zero, dtype=self.dtype)(nn.silu(c))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
+        attended = Attention(self.heads, self.dtype)(modulate(x, shift_a, scale_a))
+        x = x + gate_a[:, None] * row_dropout(attended, self.dropout, layer_keys(keys, 0))
+        h = nn.Dense(self.mlp_ratio * width, dtype=self.dtype)(modulate(x, shift_m, scale_m))
+        h = nn.Dense(width, dtype=self.dtype)(nn.gelu(h))
+        return x + gate_m[:, None] * row_dropout(h, self.dropout, layer_keys(keys, 1))
+
+
+class Dit(nn.Module):
+    """v_{s,t}(x) for images [B, H, W, C]; the body in `dtype`, times and output in float32."""
+
+    shape: tuple[int, ...]
+    num_classes: int
+    patch: int = 2
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: int = 4
+    dropout: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> Float[Array, "b h w c"]:
+        batch, height, width, channels = x.shape
+        rows, columns = height // self.patch, width // self.patch
+        body = jnp.bfloat16 if self.dtype == "bfloat16" else None  # None: the input's own precision
+        c = TimeAndLabel(self.width, self.num_classes)(s, t, cond)
+        patches = x.reshape(batch, rows, self.patch, columns, self.patch, channels).swapaxes(2, 3)
+        h = nn.Dense(self.width, dtype=body)(patches.reshape(batch, rows * columns, -1))
+        h = h + position_embedding(rows, columns, self.width).astype(h.dtype)
+        for layer in range(self.depth):
+            block = Block(self.heads, self.mlp_ratio, self.dropout, body)
+            h = block(h, c.astype(h.dtype), layer_keys(dropout, layer))
+        zero = nn.initializers.zeros_init()
+        shift, scale = jnp.split(nn.Dense(2 * self.width, kernel_init=zero)(nn.silu(c)), 2, axis=-1)
+        out = modulate(h.astype(c.dtype), shift, scale)
+        out = nn.Dense(self.patch**2 * channels, kernel_init=zero)(out)
+        out = out.reshape(batch, rows, columns, self.patch, self.patch, channels).swapaxes(2, 3)
+        return out.reshape(x.shape).astype(jnp.promote_types(x.dtype, jnp.float32))
+
+    def inputs(self) -> tuple:
+        """Two example rows."""
+        return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
+
+
+make = Dit

@@ -1,0 +1,56 @@
+"""Embeddings of times and labels, and dropout whose mask belongs to the row."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float, Int
+
+from flowmaps import rows
+from flowmaps.types import Array, Cond, Keys
+
+Row = Float[Array, " b"]
+
+
+def smooth_embedding(t: Row, width: int, max_frequency: float = 8.0) -> Float[Array, "b w"]:
+    """sin and cos of t at width / 2 frequencies, geometric from 1/4 to `max_frequency` radians per unit of time.
+
+    Times are never multiplied by 1000 here: the tangent of a jvp in t grows with the highest frequency.
+    """
+    frequencies = jnp.geomspace(0.25, max_frequency, width // 2, dtype=t.dtype)
+    angles = t[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def class_index(cond: Cond, num_classes: int, batch: int) -> Int[Array, " b"]:
+    """The label's row in a table of num_classes + 1 embeddings; the last one stands for no label."""
+    label = cond.get("label", jnp.full((batch,), -1, jnp.int32))
+    return jnp.where(label < 0, num_classes, label)
+
+
+def row_dropout(x: Float[Array, "b *d"], rate: float, keys: Keys | None) -> Float[Array, "b *d"]:
+    """Dropout with one mask a row, drawn from the row's key; the identity without keys or rate."""
+    if keys is None or rate == 0:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def layer_keys(keys: Keys | None, layer: int) -> Keys | None:
+    """The keys of one layer's dropout."""
+    return None if keys is None else rows.fold(keys, layer)
+
+
+class TimeAndLabel(nn.Module):
+    """A vector for (s, t, label): smooth embeddings of s and t - s, through a small network, plus the label's."""
+
+    width: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, s: Row, t: Row, cond: Cond) -> Float[Array, "b w"]:
+        times = jnp.concatenate([smooth_embedding(s, self.width), smooth_embedding(t - s, self.width)], axis=-1)
+        h = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(times)))
+        if self.num_classes:
+            table = nn.Embed(self.num_classes + 1, self.width, embedding_init=nn.initializers.normal(0.02))
+            h = h + table(class_index(cond, self.num_classes, s.shape[0]))
+        return h

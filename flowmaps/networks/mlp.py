@@ -1,0 +1,60 @@
+"""A perceptron on flat data, with or without residual connections: the network of planes and small digits."""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float
+
+from flowmaps.networks.embeddings import class_index, layer_keys, row_dropout
+from flowmaps.types import Array, Cond, Keys
+
+
+class Mlp(nn.Module):
+    """v_{s,t}(x) = scale f(x / scale, s, t - s, label), f of `depth` GELU layers of `width`.
+
+    Times enter as they are: on [0, 1] a small network needs no embedding of them, and the raw number is the smoothest.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    width: int = 128
+    depth: int = 4
+    residual: bool = False
+    """Adds each hidden layer to its input, behind a layer norm; for depth beyond 4 and for digits."""
+    scale: float = 1.0
+    """The data's standard deviation: the network sees and gives numbers of order one."""
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b *d"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> Float[Array, "b *d"]:
+        flat = x.reshape(x.shape[0], -1) / self.scale
+        h = nn.Dense(self.width)(jnp.concatenate([s[:, None], (t - s)[:, None], flat], axis=-1))
+        if self.num_classes:
+            table = nn.Embed(self.num_classes + 1, self.width, embedding_init=nn.initializers.normal(0.5))
+            h = h + table(class_index(cond, self.num_classes, x.shape[0]))
+        if not self.residual:
+            h = nn.gelu(h)
+        for layer in range(self.depth - 1):
+            if self.residual:
+                update = nn.Dense(self.width)(nn.gelu(nn.Dense(self.width)(nn.LayerNorm()(h))))
+                h = h + row_dropout(update, self.dropout, layer_keys(dropout, layer))
+            else:
+                h = row_dropout(nn.gelu(nn.Dense(self.width)(h)), self.dropout, layer_keys(dropout, layer))
+        out = nn.Dense(math.prod(self.shape))(h)
+        return (self.scale * out).reshape(x.shape)
+
+    def inputs(self) -> tuple:
+        """Two example rows."""
+        return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
+
+
+make = Mlp

@@ -1,0 +1,105 @@
+"""Ways to generate with a flow map: Sampler = (roles, x at grid[0], grid [K + 1], keys [B], cond) -> Samples.
+
+The first state is interpolant.start(x0). Deterministic samplers do not read the keys.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from flowmaps import lookup, rows, solvers
+from flowmaps.identities import flow_map
+from flowmaps.interpolants import Interpolant
+from flowmaps.rows import expand
+from flowmaps.types import Array, Cond, Grid, Keys, Roles, Sampler, Samples, evaluations
+
+Points = Float[Array, "b *d"]
+
+
+def uniform_grid(interpolant: Interpolant, steps: int) -> Grid:
+    """Equal steps from t_min to t_max."""
+    return jnp.linspace(interpolant.t_min, interpolant.t_max, steps + 1)
+
+
+def composed(roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
+    """x <- X_{t_i, t_{i+1}}(x) along the grid."""
+
+    def step(x, s, t, number):
+        return flow_map(roles.student, x, s, t, cond), evaluations(roles.student)
+
+    return Samples(*solvers.march(step, x, grid))
+
+
+def one_step(roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
+    """X_{t_0, t_K}(x): the grid's ends alone."""
+    return composed(roles, x, grid[jnp.array([0, -1])], keys, cond)
+
+
+def renoising(interpolant: Interpolant, roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
+    """Multi-step consistency sampling (Song et al. 2023, arXiv:2303.01469, alg. 1): jump to the end, take fresh noise
+    back to the next time, and jump again. Gaussian sources; the states at the grid's times have the right law."""
+    end = grid[-1]
+
+    def step(x, s, t, number):
+        jumped = flow_map(roles.student, x, s, jnp.full_like(s, end), cond)
+        noise = interpolant.source_std * rows.normal(rows.fold(keys, number), x.shape[1:])
+        renoised = interpolant.point(noise.astype(x.dtype), jumped, t)
+        return jnp.where(expand(t, x) >= end, jumped, renoised), evaluations(roles.student)
+
+    return Samples(*solvers.march(step, x, grid))
+
+
+def gamma_sampling(
+    interpolant: Interpolant, gamma: float, roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond
+) -> Samples:
+    """Gamma-sampling (CTM, arXiv:2310.02279, alg. 3, on any path): jump past the next time t to the time t' whose noise
+    level is sqrt(1 - gamma^2) times t's, then put the rest of the noise back. gamma = 0: composed."""
+    alpha, beta = interpolant.alpha.value, interpolant.beta.value
+
+    def step(x, s, t, number):
+        beyond = time_of_level(interpolant, (1 - gamma**2) ** 0.5 * beta(t) / alpha(t))
+        jumped = flow_map(roles.student, x, s, beyond, cond)
+        noise = interpolant.source_std * rows.normal(rows.fold(keys, number), x.shape[1:])
+        scale, level = expand(alpha(t) / alpha(beyond), x), expand(gamma * beta(t), x)
+        return scale * jumped + level * noise.astype(x.dtype), evaluations(roles.student)
+
+    return Samples(*solvers.march(step, x, grid))
+
+
+def time_of_level(interpolant: Interpolant, level: Float[Array, " b"]) -> Float[Array, " b"]:
+    """The time at which beta / alpha, which falls with time, has the given value: by bisection, to rounding."""
+    low = jnp.full_like(level, interpolant.t_min)
+    high = jnp.full_like(level, interpolant.t_max)
+
+    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = (low + high) / 2
+        later = interpolant.beta.value(middle) > level * interpolant.alpha.value(middle)
+        return jnp.where(later, middle, low), jnp.where(later, high, middle)
+
+    return jax.lax.fori_loop(0, jnp.finfo(level.dtype).nmant + 2, halve, (low, high))[1]
+
+
+def diagonal(
+    interpolant: Interpolant, solver: str, roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond
+) -> Samples:
+    """Any solver of the ODE on the diagonal velocity v_{t,t}."""
+    return Samples(*solvers.load(solver)(roles.student, interpolant, x, grid, keys, cond))
+
+
+NAMES = ("one_step", "composed", "renoising", "gamma", "diagonal")
+
+
+def make(name: str, *, interpolant: Interpolant, solver: str = "euler", gamma: float = 0.5) -> Sampler:
+    """The sampler `name`. Raises UsageError for an unknown sampler or solver."""
+    lookup.check_name("sampler", name, NAMES)
+    lookup.check_name("solver", solver, solvers.names())
+    return {
+        "one_step": one_step,
+        "composed": composed,
+        "renoising": partial(renoising, interpolant),
+        "gamma": partial(gamma_sampling, interpolant, gamma),
+        "diagonal": partial(diagonal, interpolant, solver),
+    }[name]

@@ -1,0 +1,76 @@
+"""The laws of training times: t, and pairs s <= t. Each row's times come from the row's own key."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from flowmaps import lookup, rows
+from flowmaps.types import Array, Keys
+
+Law = Callable[[Keys], Float[Array, " b"]]
+"""keys [B] -> times [B] on [0, 1]."""
+
+
+class Pair(NamedTuple):
+    """A start s and an end t, s <= t."""
+
+    s: Float[Array, " b"]
+    t: Float[Array, " b"]
+
+
+def uniform() -> Law:
+    """Uniform on [0, 1)."""
+    return rows.uniform
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> Law:
+    """sigmoid(N(mean, std^2)); a positive mean leans to the data. Papers whose clock ends at the noise have -mean."""
+
+    def draw(keys: Keys) -> Float[Array, " b"]:
+        return jax.nn.sigmoid(mean + std * rows.normal(keys, ()))
+
+    return draw
+
+
+LAWS = {f.__name__: f for f in (uniform, logit_normal)}
+
+
+def law(name: str, *parameters: float) -> Law:
+    """The law `name`: uniform, or logit_normal with its mean and standard deviation. Raises UsageError."""
+    lookup.check_name("law of times", name, LAWS)
+    return LAWS[name](*parameters)
+
+
+def within(law: Law, low: float, high: float) -> Law:
+    """The law stretched from [0, 1] to [low, high], an interpolant's range of times."""
+    return lambda keys: low + (high - low) * law(keys)
+
+
+def sorted_pair(law: Law) -> Callable[[Keys], Pair]:
+    """Two independent draws in order. The uniform law gives the uniform law on the triangle s <= t."""
+
+    def draw(keys: Keys) -> Pair:
+        one, other = law(rows.fold(keys, 0)), law(rows.fold(keys, 1))
+        return Pair(jnp.minimum(one, other), jnp.maximum(one, other))
+
+    return draw
+
+
+def dyadic(levels: int) -> Callable[[Keys], Pair]:
+    """Steps t - s = 2^-k with k uniform on 0, ..., levels - 1, and s uniform on the multiples of the step in [0, 1)."""
+
+    def draw(keys: Keys) -> Pair:
+        level = jnp.floor(levels * rows.uniform(rows.fold(keys, 0)))
+        count = 2.0**level
+        s = jnp.floor(count * rows.uniform(rows.fold(keys, 1))) / count
+        return Pair(s, s + 1 / count)
+
+    return draw
+
+
+def multiples(count: int) -> Law:
+    """Uniform on 0, 1/count, ..., (count - 1)/count."""
+    return lambda keys: jnp.floor(count * rows.uniform(keys)) / count

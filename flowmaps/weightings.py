@@ -1,0 +1,34 @@
+"""From residuals [B, ...] to losses [B]."""
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jaxtyping import Float
+
+from flowmaps.rows import flat_sum
+from flowmaps.types import Array
+
+Row = Float[Array, " b"]
+
+
+def squared(residual: Float[Array, "b *d"]) -> Row:
+    """|r|^2, summed over a row's dimensions, never below float32."""
+    return flat_sum(jnp.square(residual.astype(jnp.promote_types(residual.dtype, jnp.float32))))
+
+
+def adaptive(squares: Row, power: float, constant: float) -> Row:
+    """|r|^2 / sg(|r|^2 + c)^p (MeanFlow, arXiv:2505.13447, eq. 22). p = 0: squared; p = 1/2: pseudo-Huber's gradient.
+
+    The weight depends on the row's own residual, so with a conditional target the fixed point is the mean only
+    where the residual's law is symmetric: on a skewed mixture it is biased (measured in tests/test_closed_form.py).
+    """
+    return squares / stop_gradient(squares + constant) ** power
+
+
+def pseudo_huber(squares: Row, constant: float) -> Row:
+    """sqrt(|r|^2 + c^2) - c (iCT, arXiv:2310.14189, eq. 7). Biased under a conditional target, as `adaptive` is."""
+    return jnp.sqrt(squares + constant**2) - constant
+
+
+def log_variance(squares: Row, weight: Row) -> Row:
+    """exp(-w) |r|^2 + w with a learned w (EDM2, arXiv:2312.02696, eq. 21; arXiv:2505.18825, eq. 19)."""
+    return jnp.exp(-weight) * squares + weight
