@@ -1,1 +1,36 @@
-"""Data sets, found by the names of this package's files: `load(name, **options) -> Dataset`."""
+"""Data sets, found by the names of this package's files: `load(name, **options) -> Dataset`.
+
+A data set is a file with `make(**options) -> Dataset`; every option has a default. Everything here is numpy.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from flowmaps import lookup
+from flowmaps.data._dataset import ENDLESS, Dataset, Source
+from flowmaps.data._loader import Loader, loader
+
+__all__ = ["ENDLESS", "Dataset", "Loader", "Source", "load", "loader", "names", "options"]
+
+
+def load(name: str, **chosen) -> Dataset:
+    """The data set `name` with the options `chosen`.
+
+    Raises UsageError for an unknown name, option or value, MissingError for files that are not there.
+    """
+    return lookup.call(f"data {name!r}", _module(name).make, {}, chosen)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The data set's options and their defaults."""
+    return lookup.options(_module(name).make)
+
+
+def names() -> tuple[str, ...]:
+    """All data sets."""
+    return lookup.modules(sys.modules[__name__])
+
+
+def _module(name: str) -> ModuleType:
+    return lookup.load_module(sys.modules[__name__], "data set", name)

@@ -1,0 +1,137 @@
+"""Images: reading, cropping, resizing, and the source of those that lie in memory."""
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, UInt8
+
+from flowmaps.data import _random
+from flowmaps.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+GREY_MODES = ("1", "L", "LA")
+"""PIL's modes of one channel (and transparency); every other mode of 8 bits becomes RGB."""
+LARGEST = -1
+"""The crop that is the largest centred square."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A source of images in memory."""
+
+    pixels: UInt8[np.ndarray, "n h w c"]
+    labels: Int[np.ndarray, " n"]
+    flip: bool = False
+    """Mirror images left to right with probability one half, drawn from (seed, epoch, index)."""
+    white: int = 255
+    """The pixel value that becomes 1; 0 becomes -1."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(
+        self, indices: Int[np.ndarray, " n"], seed: int = 0, epoch: int | Int[np.ndarray, " n"] = 0
+    ) -> dict[str, np.ndarray]:
+        pixels = self.pixels[indices]
+        if self.flip:
+            pixels = mirrored(pixels, flips(indices, seed, epoch))
+        return {"x1": unit(pixels, self.white), "label": self.labels[indices].astype(np.int32)}
+
+
+def unit(pixels: UInt8[np.ndarray, "*shape"], white: int = 255) -> Float32[np.ndarray, "*shape"]:
+    """Pixels 0..white as [-1, 1]."""
+    return pixels.astype(np.float32) / np.float32(white / 2) - np.float32(1)
+
+
+def flips(indices: Int[np.ndarray, " n"], seed: int, epoch: int | Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which rows are mirrored, drawn from (seed, epoch, index)."""
+    return _random.coins(_random.keys(seed, epoch, indices))
+
+
+def mirrored(pixels: UInt8[np.ndarray, "n h w c"], which: Bool[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+    """The images, those of `which` mirrored left to right."""
+    return np.where(which[:, None, None, None], pixels[:, :, ::-1], pixels)
+
+
+def read(content: bytes, name: Any, *, channels: int = 0, crop: int = 0, size: int = 0) -> "Image":
+    """The image in the bytes of a file, cropped and resized, in mode L or RGB.
+
+    channels: 1 (grey), 3, or 0 for what the file has; what is transparent becomes white. crop: the side of the
+    centred square cut out first (LARGEST: the largest one; 0: none). size: the side to resize to (bilinear,
+    antialiased, as is usual for CelebA; 0: none). Raises UsageError that names `name`.
+    """
+    image = _decoded(content, name)
+    grey = image.mode in GREY_MODES if channels == 0 else channels == 1
+    return resized(cropped(_opaque(image).convert("L" if grey else "RGB"), name, crop), name, size)
+
+
+def pixels(image: "Image") -> UInt8[np.ndarray, "h w c"]:
+    """An image of mode L or RGB as an array."""
+    values = np.asarray(image)
+    return values[:, :, None] if values.ndim == 2 else values
+
+
+def cropped(image: "Image", name: Any, side: int) -> "Image":
+    """The centred square; on an odd margin the left and the upper one are the smaller."""
+    side = min(image.size) if side == LARGEST else side
+    if side == 0:
+        return image
+    if not 0 < side <= min(image.size):
+        raise UsageError(f"{name} is {_size(image)}: it has no square of side {side}; choose a smaller crop")
+    left, upper = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, upper, left + side, upper + side))
+
+
+def resized(image: "Image", name: Any, side: int) -> "Image":
+    """The square image with `side` pixels a side."""
+    if side in (0, image.width) and side in (0, image.height):
+        return image
+    if image.width != image.height:
+        raise UsageError(f"{name} is {_size(image)}, not square: set crop ({LARGEST}: the largest square)")
+    from PIL.Image import Resampling
+
+    return image.resize((side, side), Resampling.BILINEAR)
+
+
+def channels(file: BinaryIO, name: Any) -> int:
+    """1 (grey) or 3, read from an image file's header. Raises UsageError that names `name`."""
+    return 1 if _opened(file, name).mode in GREY_MODES else 3
+
+
+def _opened(file: BinaryIO, name: Any) -> "Image":
+    from PIL import Image
+
+    try:
+        image = Image.open(file)
+    except Exception as error:  # whatever a decoder meets in a broken file
+        raise UsageError(f"{name} is not a readable image: {error}") from error
+    if image.mode.startswith(("I", "F")):
+        raise UsageError(f"{name} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits")
+    return image
+
+
+def _decoded(content: bytes, name: Any) -> "Image":
+    image = _opened(io.BytesIO(content), name)
+    try:
+        image.load()
+    except Exception as error:
+        raise UsageError(f"{name} is a broken image: {error}") from error
+    return image
+
+
+def _opaque(image: "Image") -> "Image":
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def _size(image: "Image") -> str:
+    return f"{image.width}x{image.height}"
