@@ -50,19 +50,17 @@ def make_schedule(name: str, peak: float, *, updates: int, warmup_steps: int = 0
     shape from there.
 
     Raises:
-      UsageError: an unknown name, or a warm-up that does not end before the run.
+      UsageError: an unknown name, or a number of steps out of its range.
     """
     lookup.check_name("schedule", name, SHAPES)
-    if not 0 <= warmup_steps < updates:
-        raise UsageError(
-            f"optimizer.warmup_steps={warmup_steps} must be at least 0 and less than the {updates} updates"
-        )
+    if warmup_steps < 0:
+        raise UsageError(f"optimizer.warmup_steps={warmup_steps} must be at least 0")
     if decay_steps < 1:
         raise UsageError(f"optimizer.decay_steps={decay_steps} must be at least 1")
 
     def rate(n: Int[Array, ""]) -> Float[Array, ""]:
         ramp = jnp.minimum((n + 1) / (warmup_steps + 1), 1)
-        return peak * ramp * SHAPES[name](jnp.maximum(n - warmup_steps, 0), updates - warmup_steps, decay_steps)
+        return peak * ramp * SHAPES[name](jnp.maximum(n - warmup_steps, 0), max(updates - warmup_steps, 1), decay_steps)
 
     return rate
 

@@ -28,6 +28,10 @@ Metrics = dict[str, Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
+STREAMS = {"init": 0, "rows": 1}
+"""What is drawn from a run's seed: the initial weights, and all that belongs to rows."""
+
+
 class Outcome(NamedTuple):
     """What became of a player's update in a step: taken, skipped because it was not finite, or not due (neither)."""
 
@@ -52,7 +56,8 @@ def make(
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys = rows.keys(jax.random.key(seed), state.step, batch["x1"].shape[0])
+        key = jax.random.fold_in(jax.random.key(seed), STREAMS["rows"])
+        keys = rows.keys(key, state.step, batch["x1"].shape[0])
         keys = lax.with_sharding_constraint(keys, sharding.rows(mesh))
         batch = {"x0": coupling(batch["x1"], rows.fold(keys, 0)), **batch}
         metrics, outcomes = {}, []
@@ -116,6 +121,7 @@ def mean_gradient(
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
         return value_and_grad(params, rows_)
+    _check_blocks(loss, params, rows_, parts * mesh.size)
     cut = sharding.cut(rows_, parts, mesh.size)
     cut = lax.with_sharding_constraint(cut, NamedSharding(mesh, P(None, sharding.AXES)))
 
@@ -125,6 +131,16 @@ def mean_gradient(
 
     total, values = lax.scan(add, jax.tree.map(jnp.zeros_like, params), cut)
     return jax.tree.map(lambda v: v.mean(0), values), jax.tree.map(lambda g: g / parts, total)
+
+
+def _check_blocks(loss: Callable, params: Params, rows_: tuple[Batch, Keys], blocks: int) -> None:
+    """Raises the loss's UsageError where one device's block of one part does not hold whole groups of terms: the
+    parts would then deal rows to other terms than the whole batch does."""
+
+    def block(x: Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((x.shape[0] // blocks, *x.shape[1:]), x.dtype)
+
+    jax.eval_shape(loss, params, jax.tree.map(block, rows_))
 
 
 def apply_gradient(

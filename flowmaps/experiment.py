@@ -1,0 +1,239 @@
+"""From a config to the parts of a run: the one place, beside the modes, that reads a config."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from flowmaps import (
+    couplings,
+    data,
+    ema,
+    interpolants,
+    lookup,
+    methods,
+    networks,
+    optimizers,
+    samplers,
+    sharding,
+    state,
+)
+from flowmaps import (
+    train_step as step_,
+)
+from flowmaps.couplings import Coupling
+from flowmaps.errors import MissingError, UsageError
+from flowmaps.guidance import ClassifierFree
+from flowmaps.interpolants import Interpolant
+from flowmaps.optimizers import Optimizer
+from flowmaps.state import TrainState
+from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity
+
+
+class Experiment(NamedTuple):
+    """What a config describes, made. Nothing here holds parameters."""
+
+    config: ConfigDict
+    method: Method
+    interpolant: Interpolant
+    coupling: Coupling
+    networks: dict[str, nn.Module]
+    """By role."""
+    optimizers: dict[str, Optimizer]
+    """By player."""
+    dataset: data.Dataset
+    mesh: Mesh
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Makes the parts of a run. Raises UsageError for any value that does not fit, MissingError for missing data."""
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
+    interpolant = interpolants.make(
+        config.interpolant.name, source_std=config.coupling.scale, **options(config.interpolant)
+    )
+    method = make_method(config, interpolant)
+    dataset = data.load(config.data.name, **options(config.data))
+    if config.guidance.scale != 1 and dataset.num_classes == 0:
+        raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
+    return Experiment(
+        config=config,
+        method=method,
+        interpolant=interpolant,
+        coupling=couplings.make(config.coupling.name, **options(config.coupling)),
+        networks=make_networks(config, method, dataset),
+        optimizers={player: make_optimizer(config, method, player) for player in method.losses},
+        dataset=dataset,
+        mesh=mesh,
+    )
+
+
+def options(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of a part without the part's name."""
+    return {name: value for name, value in section.items() if name != "name"}
+
+
+def make_method(config: ConfigDict, interpolant: Interpolant) -> Method:
+    """The method, told the path and the length of the run."""
+    given = {"interpolant": interpolant, "total_steps": config.train.steps}
+    name = config.method.name
+    return lookup.call(f"method {name}", methods.load(name).make, given, options(config.method))
+
+
+def make_networks(config: ConfigDict, method: Method, dataset: data.Dataset) -> dict[str, nn.Module]:
+    """The network of every role: the student's, and those that the method owns."""
+    missing = [role for role in method.owners if "network" not in config.players.get(role, {})]
+    if missing:
+        raise UsageError(
+            f"method {config.method.name!r} trains a network for its role {missing[0]!r}, and the config gives none: "
+            f"set config.players.{missing[0]}.network"
+        )
+    sections = {"student": config.network, **{role: config.players[role].network for role in method.owners}}
+    given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
+    return {role: networks.make(s.name, **given, **options(s)) for role, s in sections.items()}
+
+
+def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
+    """The player's optimizer: the config's, with what config.players says otherwise for this player."""
+    own = config.players.get(player, {}).get("optimizer", {})
+    updates = max(config.train.steps // method.periods.get(player, 1), 1)
+    return optimizers.make(**{**config.optimizer, **own}, updates=updates)
+
+
+def init(exp: Experiment) -> TrainState:
+    """The state before the first step, born in its shardings and never whole on one device.
+
+    Where config.init_from names a workdir, the student and its averages start from the average trained there.
+    """
+    shardings = state_shardings(exp)
+    start = jax.jit(partial(_create, exp), out_shardings=shardings)()
+    if exp.config.init_from is None:
+        return start
+    student = averaged_student(exp, Path(exp.config.init_from))
+    return start.replace(
+        params=start.params | {"student": student},
+        target=None if start.target is None else ema.copy(student),
+        ema=ema.start(student, exp.config.train.ema),
+    )
+
+
+def abstract_state(exp: Experiment) -> TrainState:
+    """The state's shapes and types with their shardings, as a checkpoint is restored into."""
+    abstract = jax.eval_shape(partial(_create, exp))
+
+    def place(array: jax.ShapeDtypeStruct, where: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where)
+
+    return jax.tree.map(place, abstract, sharding.state(exp.mesh, abstract))
+
+
+def state_shardings(exp: Experiment) -> TrainState:
+    """A NamedSharding for each array of the state."""
+    return jax.tree.map(lambda array: array.sharding, abstract_state(exp))
+
+
+def train_step(exp: Experiment) -> step_.Step:
+    """The compiled step (state, batch) -> (state, metrics), which consumes the state that it is given.
+
+    It is traced here, once, so that a batch that the method cannot use raises its UsageError before the run.
+    """
+    step = step_.make(
+        exp.method,
+        binds=binds(exp),
+        coupling=exp.coupling,
+        optimizers=exp.optimizers,
+        mesh=exp.mesh,
+        seed=exp.config.seed,
+        accumulate=exp.config.train.accumulate,
+    )
+    shardings = state_shardings(exp)
+    jitted = jax.jit(
+        step,
+        in_shardings=(shardings, sharding.rows(exp.mesh)),
+        out_shardings=(shardings, sharding.replicated(exp.mesh)),
+        donate_argnums=0,
+    )
+    jitted.trace(abstract_state(exp), abstract_batch(exp))
+    return jitted
+
+
+def global_batch(exp: Experiment, local: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    """The global batch, cut over the devices, from this process's block of it. Labels go where there are classes."""
+    return sharding.global_batch(exp.mesh, _used(exp, local))
+
+
+def abstract_batch(exp: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes and types of a global batch."""
+    rows, where = exp.config.train.batch_size, sharding.rows(exp.mesh)
+    one = _used(exp, exp.dataset.train.batch(np.zeros(1, np.int64)))
+    return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=where) for name, x in one.items()}
+
+
+def binds(exp: Experiment) -> dict[str, step_.Bind]:
+    """Role -> (parameters -> the role's callable)."""
+    return {role: partial(networks.bind, module) for role, module in exp.networks.items()}
+
+
+def student(exp: Experiment, params: Params) -> Velocity:
+    """The student with the given parameters, without dropout, guided as config.guidance says."""
+    velocity = networks.bind(exp.networks["student"], params)
+    if exp.config.guidance.scale == 1:
+        return velocity
+    return ClassifierFree(velocity, exp.config.guidance.scale, tuple(exp.config.guidance.interval))
+
+
+def roles_for_sampling(exp: Experiment, params: Params) -> Roles:
+    """The roles that a sampler may use, for the student's parameters `params`."""
+    velocity = student(exp, params)
+    return Roles(student=velocity, target=velocity)
+
+
+def sampler(exp: Experiment, name: str = "default") -> Sampler:
+    """A sampler by name; "default" is config.sample.sampler, and where that is "default" too the method's own."""
+    chosen = exp.config.sample.sampler if name == "default" else name
+    if chosen == "default":
+        return exp.method.sampler
+    values = exp.config.sample
+    return samplers.make(chosen, interpolant=exp.interpolant, solver=values.solver, gamma=values.gamma)
+
+
+def averaged_student(exp: Experiment, workdir: Path) -> Params:
+    """The first average of the student trained in `workdir`, or its parameters where that run kept no average.
+
+    Raises:
+      MissingError: there is no run, or no checkpoint of one.
+      UsageError: that run's network is another.
+    """
+    from flowmaps.checkpoints import Checkpoints
+
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise MissingError(f"init_from={str(workdir)!r} is not the workdir of a run: it has no config.json")
+    decays = json.loads(path.read_text())["train"]["ema"]
+    part = {"ema": str(decays[0])} if decays else {"params": "student"}
+    ((item, name),) = part.items()
+    abstract = {item: {name: abstract_state(exp).params["student"]}}
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore(abstract, partial=True).state[item][name]
+
+
+def _create(exp: Experiment) -> TrainState:
+    key = jax.random.fold_in(jax.random.key(exp.config.seed), step_.STREAMS["init"])
+    keys = {role: jax.random.fold_in(key, number) for number, role in enumerate(exp.networks)}
+    return state.create(
+        {role: networks.init(module, keys[role]) for role, module in exp.networks.items()},
+        method=exp.method,
+        optimizers=exp.optimizers,
+        decays=exp.config.train.ema,
+    )
+
+
+def _used(exp: Experiment, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: x for name, x in batch.items() if exp.dataset.num_classes or name != "label"}
