@@ -1,0 +1,218 @@
+"""`--mode=eval`: the quality of a trained run against its number of steps, each number with its whole protocol.
+
+One run sweeps checkpoints, averages, samplers, seeds and step counts; all step counts start from the same noise.
+"""
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+import flowmaps
+from flowmaps import experiment, generate, measurements, metrics, plots
+from flowmaps.checkpoints import Checkpoints
+from flowmaps.errors import UsageError
+from flowmaps.experiment import Experiment
+from flowmaps.generate import Program
+from flowmaps.measurements import Row
+from flowmaps.types import Params
+
+RAW = -1
+"""The index in config.eval.ema that stands for the weights themselves."""
+
+Floor = Callable[[str, int, int], Mapping[str, float]]
+"""(name of a metric, seed, number of samples) -> its values for exact or real samples."""
+
+
+def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
+    """Measures the last checkpoint of `workdir`, and the best where that is another one, as config.eval says.
+
+    Adds one JSON line a measurement to eval/measurements.jsonl, makes eval/table.csv and eval/quality.png of all that
+    this file then holds, and logs tables of what it measured and returns.
+
+    A line has: metric; value, null where not finite; better, the side on which it is; floor (the same metric of exact
+    or real samples) and expected (of config.eval.expected), or null; steps; nfe (network evaluations a sample, counted
+    by the program that ran); sampler; grid (its times); guidance; ema (decay, null for the raw weights); seed;
+    num_samples; seconds (of generating them); checkpoint (step); config (name of the workdir); method; dataset; data
+    (fingerprint); versions; device; reference: null, or the simple model whose samples were measured in their place.
+
+    Raises:
+      UsageError: an unknown metric, sampler, grid or average, or a size below its least; nothing is sampled then.
+      MissingError: there is no checkpoint.
+    """
+    workdir, started = Path(workdir), time.perf_counter()
+    exp = experiment.build(config)
+    programs = check(exp)
+    floor = floors(exp)
+    about = provenance(exp, workdir)
+    rows = [{**row, **about} for seed in config.eval.seeds for row in references(exp, seed)]
+    for step, averages in checkpoints(exp, workdir):
+        for decay, params in averages.items():
+            which = {"ema": decay, "checkpoint": step}
+            for program in programs:
+                for seed in config.eval.seeds:
+                    measured = measure(exp, params, program, seed=seed, floor=floor)
+                    rows += [{**row, **which, **about} for row in measured]
+    if jax.process_index() == 0:
+        write(workdir / "eval", rows)
+    for table in measurements.tables(rows):
+        logging.info("\n%s", measurements.as_text(table))
+    logging.info("measured in %.0f s: %s", time.perf_counter() - started, workdir / "eval")
+    return rows
+
+
+def check(exp: Experiment) -> list[Program]:
+    """The program of each sampler of config.eval. Raises UsageError for any field of it that cannot be."""
+    chosen = exp.config.eval
+    for name in chosen.metrics:
+        metrics.check(name, exp.dataset)
+    for steps in chosen.steps:
+        generate.time_grid(exp, steps)
+    decays = exp.config.train.ema
+    for index in chosen.ema:
+        if not RAW <= index < len(decays):
+            raise UsageError(
+                f"eval.ema={index}: 0 to {len(decays) - 1} are the averages {decays}, {RAW} the raw weights"
+            )
+    if chosen.num_samples < metrics.FEWEST:
+        raise UsageError(f"eval.num_samples={chosen.num_samples}: no metric takes fewer than {metrics.FEWEST}")
+    return [program(exp, name) for name in chosen.samplers]
+
+
+def program(exp: Experiment, sampler: str = "default") -> Program:
+    """Generation in the batches of config.eval, to be made once and given to every `measure`."""
+    return generate.program(exp, sampler=sampler, batch_size=min(exp.config.eval.batch_size, num_samples(exp)))
+
+
+def num_samples(exp: Experiment) -> int:
+    """config.eval.num_samples, or what the most demanding metric takes where that is less."""
+    return min(
+        exp.config.eval.num_samples, max((metrics.load(m).num_samples for m in exp.config.eval.metrics), default=0)
+    )
+
+
+def floors(exp: Experiment) -> Floor:
+    """The metrics' floors, each computed once."""
+    return cache(lambda name, seed, n: metrics.load(name).floor(exp.dataset, seed, n))
+
+
+def measure(
+    exp: Experiment,
+    params: Params,
+    program: Program,
+    *,
+    seed: int = 0,
+    floor: Floor | None = None,
+) -> list[Row]:
+    """The metrics of config.eval at each of its step counts, for the student's parameters `params`.
+
+    `program` is from `evaluate.program`: training that measures again and again makes it once, and it compiles once a
+    step count. The rows lack what `run` knows of checkpoint and run; their floor is null where `floor` is None.
+    """
+    rows = []
+    for steps in exp.config.eval.steps:
+        start = time.perf_counter()
+        made = generate.samples(exp, program, params, steps=steps, seed=seed, num_samples=num_samples(exp))
+        seconds = time.perf_counter() - start
+        protocol = {
+            "steps": steps,
+            "nfe": made.nfe,
+            "sampler": program.sampler,
+            "grid": [float(t) for t in generate.time_grid(exp, steps)],
+            "guidance": exp.config.guidance.scale,
+            "seed": seed,
+            "seconds": round(seconds, 3),
+            "reference": None,
+        }
+        for name in exp.config.eval.metrics:
+            values = metrics.load(name).compute(made.x, exp.dataset, made.labels, seed)
+            rows += [{**row, **protocol} for row in described(exp, name, values, seed, floor, steps)]
+    return rows
+
+
+def references(exp: Experiment, seed: int) -> Iterator[Row]:
+    """The simple models that the metrics of config.eval offer for comparison."""
+    nothing = dict.fromkeys(("steps", "nfe", "sampler", "grid", "guidance", "seconds", "ema", "checkpoint"))
+    for name in exp.config.eval.metrics:
+        for model, measured in metrics.load(name).references.items():
+            values = measured(exp.dataset, seed)
+            for row in described(exp, name, values, seed, None, None):
+                yield {**row, **nothing, "seed": seed, "reference": model}
+
+
+def described(
+    exp: Experiment, name: str, values: Mapping[str, float], seed: int, floor: Floor | None, steps: int | None
+) -> Iterator[Row]:
+    """A metric's values with what is known of each: the better side, the floor, the number expected at `steps`."""
+    metric = metrics.load(name)
+    samples = min(num_samples(exp), metric.num_samples)
+    lowest = floor(name, seed, samples) if floor else {}
+    expected = exp.config.eval.expected
+    for key, value in values.items():
+        yield {
+            "metric": key,
+            "value": finite(value),
+            "better": metric.values[key],
+            "floor": finite(lowest[key]) if lowest else None,
+            "expected": expected.get(f"{key}/{steps}"),
+            "num_samples": samples,
+        }
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for what JSON has no word for."""
+    return float(value) if math.isfinite(value) else None
+
+
+def provenance(exp: Experiment, workdir: Path) -> dict[str, Any]:
+    """What was trained on what, and what ran it."""
+    return {
+        "config": workdir.resolve().name,
+        "method": exp.config.method.name,
+        "dataset": exp.config.data.name,
+        "data": exp.dataset.fingerprint,
+        "versions": {
+            "flowmaps": flowmaps.__version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("jax", "jaxlib", "numpy")},
+        },
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def checkpoints(exp: Experiment, workdir: Path) -> Iterator[tuple[int, dict[float | None, Params]]]:
+    """(step, decay -> averaged student, None -> the raw one) of the last checkpoint, and of the best if another.
+
+    Raises MissingError where there is none.
+    """
+    decays = [None if index == RAW else exp.config.train.ema[index] for index in exp.config.eval.ema]
+    student = experiment.abstract_state(exp).params["student"]
+    averages = {str(d): student for d in decays if d is not None}
+    abstract = {"params": {"student": student}, **({"ema": averages} if averages else {})}
+    with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+        last = saved.restore(abstract, partial=True)
+        for restored in (last, *(saved.restore(abstract, s, partial=True) for s in best(saved) if s != last.step)):
+            state = restored.state
+            yield restored.step, {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in decays}
+
+
+def best(saved: Checkpoints) -> list[int]:
+    """The step of the best score, if any checkpoint has one."""
+    scores = {step: saved.meta(step)["score"] for step in saved.steps()}
+    scored = {step: score for step, score in scores.items() if score is not None}
+    return [min(scored, key=scored.get)] if scored else []
+
+
+def write(directory: Path, rows: list[Row]) -> None:
+    """Adds rows to measurements.jsonl, and makes the table and the plot of all that it then holds."""
+    everything = measurements.record(directory / "measurements.jsonl", rows)
+    measurements.write_whole(directory / "table.csv", measurements.as_csv(everything))
+    measurements.write_whole(directory / "quality.png", plots.quality(everything))

@@ -1,0 +1,131 @@
+"""Generation by index: sample i comes from the key fold_in(key(seed), i) and, with classes, has label i mod classes.
+
+So its noise and its label do not depend on the number of samples, of steps, of rows in a batch, of devices or of hosts.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float, Int
+
+from flowmaps import experiment, lookup, rows, samplers, sharding
+from flowmaps.errors import UsageError
+from flowmaps.experiment import Experiment
+from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler, Samples
+
+GRIDS = {"uniform": samplers.uniform_grid}
+"""Name of a time grid -> (interpolant, steps) -> times [steps + 1]."""
+
+
+class Program(NamedTuple):
+    """The compiled generation of batches by one sampler."""
+
+    batch: Callable[[Params, int, int, Grid], Samples]
+    """(params, seed, index of the first sample, grid) -> samples; compiled once for each length of the grid."""
+    batch_size: int
+    sampler: str
+    """What the sampler is: its name, and its options in brackets."""
+
+
+class Generated(NamedTuple):
+    """Samples on the host and what each of them cost."""
+
+    x: Float[np.ndarray, "n *d"]
+    labels: Int[np.ndarray, " n"] | None
+    nfe: int
+
+
+def time_grid(exp: Experiment, steps: int) -> Grid:
+    """The times of config.sample.grid. Raises UsageError for an unknown grid or less than one step."""
+    name = exp.config.sample.grid
+    lookup.check_name("grid", name, GRIDS)
+    if steps < 1:
+        raise UsageError(f"{steps} steps: a sampler takes at least 1")
+    return GRIDS[name](exp.interpolant, steps)
+
+
+def sample_keys(seed: Int[Array, ""] | int, indices: Int[Array, " b"]) -> Keys:
+    """The keys of the samples with these indices."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
+
+
+def noise(exp: Experiment, keys: Keys) -> Float[Array, "b *d"]:
+    """x0 of the samples with these keys, from the source N(0, source_std^2 I)."""
+    return exp.interpolant.source_std * rows.normal(rows.fold(keys, 0), exp.dataset.shape)
+
+
+def condition(exp: Experiment, indices: Int[Array, " b"]) -> Cond:
+    """The labels of the samples with these indices: balanced over the classes, where there are any."""
+    classes = exp.dataset.num_classes
+    return {"label": (indices % classes).astype(jnp.int32)} if classes else {}
+
+
+def labels(exp: Experiment, num_samples: int) -> Int[np.ndarray, " n"] | None:
+    """The labels of the first samples; None without classes."""
+    classes = exp.dataset.num_classes
+    return np.arange(num_samples, dtype=np.int32) % classes if classes else None
+
+
+def program(exp: Experiment, *, sampler: str = "default", batch_size: int) -> Program:
+    """The generation of `batch_size` consecutive samples (rounded up to a multiple of the devices).
+
+    A batch is cut over the devices, and gathered on each. Raises UsageError for an unknown sampler.
+    """
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} samples: it holds at least 1")
+    sample = experiment.sampler(exp, sampler)
+    batch_size = -(-batch_size // exp.mesh.size) * exp.mesh.size
+
+    def generate(params: Params, seed: Array, first: Array, grid: Grid) -> Samples:
+        indices = lax.with_sharding_constraint(first + jnp.arange(batch_size), sharding.rows(exp.mesh))
+        keys = sample_keys(seed, indices)
+        start = exp.interpolant.start(noise(exp, keys))
+        roles = experiment.roles_for_sampling(exp, params)
+        return sample(roles, start, grid, rows.fold(keys, 1), condition(exp, indices))
+
+    gathered = jax.jit(generate, out_shardings=sharding.replicated(exp.mesh))
+    return Program(gathered, batch_size, description(sample))
+
+
+def description(sampler: Sampler) -> str:
+    """A sampler in words, such as "composed" or "diagonal(euler)": its function, and the plain values bound to it."""
+    bound = [str(a) for a in getattr(sampler, "args", ()) if isinstance(a, str | int | float)]
+    name = getattr(sampler, "func", sampler).__name__
+    return f"{name}({', '.join(bound)})" if bound else name
+
+
+def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed: int, num_samples: int) -> Generated:
+    """The samples 0, ..., num_samples - 1 of a seed after `steps` steps; what a last batch has beyond them is cut."""
+    grid = time_grid(exp, steps)
+    parts = []
+    for first in range(0, num_samples, made.batch_size):
+        batch = made.batch(params, seed, first, grid)
+        parts.append(np.asarray(batch.x))
+    return Generated(np.concatenate(parts)[:num_samples], labels(exp, num_samples), int(batch.nfe))
+
+
+def trajectories(
+    exp: Experiment, params: Params, *, step_counts: tuple[int, ...], seed: int, num_samples: int
+) -> Iterator[Float[np.ndarray, "k n *d"]]:
+    """For each step count, the states of the first samples at all times of the grid.
+
+    The run's own sampler takes each interval of the grid by itself, so that stochastic ones do not renoise.
+    """
+    sample = experiment.sampler(exp)
+    indices = jnp.arange(num_samples)
+    keys, cond = sample_keys(seed, indices), condition(exp, indices)
+
+    @jax.jit
+    def advance(params: Params, x: Array, interval: Grid) -> Array:
+        return sample(experiment.roles_for_sampling(exp, params), x, interval, rows.fold(keys, 1), cond).x
+
+    for steps in step_counts:
+        grid = time_grid(exp, steps)
+        states = [exp.interpolant.start(noise(exp, keys))]
+        for k in range(steps):
+            states.append(advance(params, states[-1], grid[k : k + 2]))
+        yield np.stack([np.asarray(state) for state in states])

@@ -1,0 +1,256 @@
+"""Pictures, as the bytes of PNG files: curves, densities and trajectories on the plane, grids of images.
+
+Grounds are transparent and inks in the middle of the scale, so that a picture reads on a light and on a dark page.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from flowmaps import measurements
+from flowmaps.measurements import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#7b8494"
+FAINT = "#7b849440"
+COLOURS = ("#3d7eff", "#f0803c", "#1fa67a", "#b061e8", "#e5484d", "#c49a1a")
+STYLE = {
+    "font.size": 9.5,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "medium",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "text.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+WIDTH = 9.6
+"""Inches; at 200 dots an inch twice the width of a page, sharp on a fine screen."""
+DPI = 200
+COLUMNS = 3
+
+
+def quality(rows: Sequence[Row]) -> bytes:
+    """Each metric against the number of steps: mean over seeds with a band of one standard deviation.
+
+    A curve for each checkpoint, average, sampler and guidance; the dashed line is the floor, rings are expected numbers.
+    """
+    measured = [row for row in rows if row["reference"] is None]
+    groups = measurements.groups(measured)
+    metrics = list(dict.fromkeys(row["metric"] for row in measured))
+    with panels(len(metrics)) as (figure, axes):
+        for axis, metric in zip(axes, metrics, strict=True):
+            curves = [[row for row in group if row["metric"] == metric] for group in groups]
+            for colour, group in zip(_colours(len(curves)), curves, strict=True):
+                if group:
+                    _curve(axis, group, colour)
+            _finish_quality(axis, metric, [row for row in measured if row["metric"] == metric])
+        if len(groups) > 1:
+            figure.legend(
+                *axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2 if len(groups) > 3 else 1
+            )
+        return png(figure)
+
+
+def _curve(axis: "Axes", group: Sequence[Row], colour: str) -> None:
+    steps = sorted({row["steps"] for row in group})
+    mean, deviation = np.transpose([measurements.spread([r for r in group if r["steps"] == n]) for n in steps])
+    axis.plot(steps, mean, "o-", color=colour, markersize=4, label=measurements.title(group))
+    if deviation.any():
+        axis.fill_between(steps, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
+
+
+def _finish_quality(axis: "Axes", metric: str, rows: Sequence[Row]) -> None:
+    steps = sorted({row["steps"] for row in rows})
+    floors = [row["floor"] for row in rows if row["floor"] is not None]
+    expected = {row["steps"]: row["expected"] for row in rows if row["expected"] is not None}
+    shown = [*(row["value"] for row in rows if row["value"] is not None), *floors, *expected.values()]
+    if floors:
+        axis.axhline(np.mean(floors), color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    axis.plot(list(expected), list(expected.values()), "o", markersize=8, markerfacecolor="none", markeredgecolor=INK)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(steps, [str(n) for n in steps])
+    axis.minorticks_off()
+    if rows[0]["better"] == "lower" and shown and min(shown) > 0 and max(shown) > 4 * min(shown):
+        _log_scale(axis, min(shown), max(shown))
+    axis.set_title(f"{metric} {measurements.ARROWS[rows[0]['better']]}", loc="left")
+    axis.set_xlabel("steps")
+
+
+def _log_scale(axis: "Axes", low: float, high: float) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_yscale("log")
+    axis.set_ylim(low / 1.3, high * 1.3)
+    digits = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+    axis.yaxis.set_major_locator(LogLocator(subs=digits))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def losses(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> bytes:
+    """The named scalars of records {"step", name: value, ...} against the step, a panel each."""
+    with panels(len(names)) as (figure, axes):
+        for axis, name in zip(axes, names, strict=True):
+            points = [(r["step"], r[name]) for r in records if _finite(r.get(name))]
+            steps, values = np.transpose(points) if points else (np.zeros(0), np.zeros(0))
+            axis.plot(steps, values, color=COLOURS[0], linewidth=1.4)
+            if len(values) and values.min() > 0 and values.max() > 4 * values.min():
+                _log_scale(axis, values.min(), values.max())
+            axis.set_title(name, loc="left")
+            axis.set_xlabel("step")
+            axis.xaxis.set_major_formatter(_thousands)
+        return png(figure)
+
+
+def density(
+    samples: Mapping[int, Float[np.ndarray, "n 2"]],
+    exact: Float[np.ndarray, "m 2"],
+    log_density: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> bytes:
+    """Where samples lie: a panel for each step count, and last the law itself, all in one scale of colour.
+
+    The law is drawn from its density, or from the exact samples where it has none. Below 2,000 samples: dots.
+    """
+    reach = 1.12 * float(np.abs(exact).max())
+    fewest = min(map(len, samples.values()))
+    bins = int(np.clip(math.sqrt(fewest / 8), 20, 100))
+    edges = np.linspace(-reach, reach, bins + 1)
+    fine = np.linspace(-reach, reach, 4 * bins + 1)
+    law = _on_grid(log_density, fine) if log_density else _histogram(exact, edges)
+    brightest = 1.4 * float(np.quantile(law[law > 0], 0.95))
+    with panels(len(samples) + 1, columns=len(samples) + 1, square=True) as (figure, axes):
+        for axis, (steps, x) in zip(axes, samples.items(), strict=False):
+            if fewest < 2_000:
+                _dots(axis, x)
+            else:
+                _heat(axis, _histogram(x, edges), reach, brightest)
+            _bare(axis, "1 step" if steps == 1 else f"{steps} steps", reach)
+        _heat(axes[-1], law, reach, brightest)
+        _bare(axes[-1], "exact" if log_density else "data", reach)
+        return png(figure)
+
+
+def trajectories(paths: Mapping[int, Float[np.ndarray, "_ n 2"]]) -> bytes:
+    """Samples on their way from noise (dots of ink) to where they end, a panel for each step count."""
+    reach = 1.05 * max(float(np.abs(x[np.isfinite(x)]).max(initial=1.0)) for x in paths.values())
+    with panels(len(paths), columns=len(paths), square=True) as (figure, axes):
+        from matplotlib.collections import LineCollection
+
+        for axis, (steps, x) in zip(axes, paths.items(), strict=True):
+            lines = LineCollection(x.swapaxes(0, 1), colors=COLOURS[0], linewidths=0.5, alpha=0.35)
+            axis.add_collection(lines)
+            axis.plot(*x[0].T, ".", color=INK, markersize=1.6, markeredgewidth=0)
+            axis.plot(*x[-1].T, ".", color=COLOURS[1], markersize=3.2, markeredgewidth=0)
+            _bare(axis, "1 step" if steps == 1 else f"{steps} steps", reach)
+        return png(figure)
+
+
+def image_grid(
+    rows: Mapping[str, UInt8[np.ndarray, "n h w c"]], *, tile: int = 48, gap: int = 4, margin: int = 64
+) -> bytes:
+    """Captioned rows of images with separators between them; small images grow by a whole factor to about `tile`."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width, _ = next(iter(rows.values())).shape[1:]
+    zoom = max(1, round(tile / width))
+    across, down = width * zoom + gap, height * zoom + gap
+    columns = max(map(len, rows.values()))
+    canvas = Image.new("RGBA", (margin + columns * across - gap, len(rows) * down - gap))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    for r, (caption, images) in enumerate(rows.items()):
+        draw.text((0, r * down + height * zoom / 2), caption, INK, font, anchor="lm")
+        for c, pixels in enumerate(images):
+            picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            picture = picture.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+            canvas.paste(picture, (margin + c * across, r * down))
+    file = io.BytesIO()
+    canvas.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+@contextmanager
+def panels(count: int, *, columns: int = COLUMNS, square: bool = False):
+    """A figure and its panels in rows of `columns`, in the house's style; nothing stays open behind it."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = min(columns, max(count, 1))
+    lines = -(-count // columns) or 1
+    tall = WIDTH / columns * 1.1 if square else 2.5
+    with matplotlib.rc_context(STYLE):
+        figure: Figure = Figure((WIDTH, lines * tall), layout="constrained")
+        axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+        for spare in axes[count:]:
+            spare.remove()
+        yield figure, axes[:count]
+
+
+def png(figure: "Figure") -> bytes:
+    """The bytes of the figure's PNG file, the same for the same figure."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _histogram(x: Float[np.ndarray, "n 2"], edges: Float[np.ndarray, " k"]) -> Float[np.ndarray, "b b"]:
+    counts = np.histogram2d(*x.T, bins=(edges, edges))[0]
+    return counts / (len(x) * (edges[1] - edges[0]) ** 2)
+
+
+def _on_grid(log_density: Callable, edges: Float[np.ndarray, " k"]) -> Float[np.ndarray, "b b"]:
+    middles = (edges[1:] + edges[:-1]) / 2
+    points = np.stack(np.meshgrid(middles, middles, indexing="ij"), axis=-1)
+    return np.exp(log_density(points.reshape(-1, 2))).reshape(points.shape[:2])
+
+
+def _heat(axis: "Axes", values: Float[np.ndarray, "b b"], reach: float, brightest: float) -> None:
+    box = (-reach, reach, -reach, reach)
+    axis.imshow(values.T, origin="lower", extent=box, vmin=0, vmax=brightest, cmap="magma", interpolation="nearest")
+
+
+def _dots(axis: "Axes", x: Float[np.ndarray, "n 2"]) -> None:
+    axis.plot(*x.T, ".", color=COLOURS[0], markersize=2, markeredgewidth=0, alpha=0.8)
+
+
+def _bare(axis: "Axes", title: str, reach: float) -> None:
+    axis.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    axis.set_title(title)
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
