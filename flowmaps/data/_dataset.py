@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -12,6 +12,7 @@ ENDLESS = sys.maxsize
 """The length of a source that is a law rather than a list: every index from 0 on is another draw."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Examples by index. What is drawn for a row depends on (seed, epoch, index) of that row alone."""
 

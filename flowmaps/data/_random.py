@@ -16,7 +16,7 @@ def keys(seed: int, *fields: int | Int[np.ndarray, " n"]) -> Keys:
     """One key a row from a seed and whole numbers, given for all rows ([1] where no field has rows) or one a row."""
     key = _mix(_words(seed) + _GOLDEN)
     for field in fields:
-        key = _mix(key ^ _mix(_words(field) + _GOLDEN))
+        key = _mix((key + _GOLDEN) ^ _mix(_words(field) + _GOLDEN))
     return key
 
 
