@@ -13,7 +13,6 @@ from flowmaps.errors import UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 GREY_MODES = ("1", "L", "LA")
 """PIL's modes of one channel (and transparency); every other mode of 8 bits becomes RGB."""
 LARGEST = -1
