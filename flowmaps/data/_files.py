@@ -1,20 +1,18 @@
 """Folders and zip archives of images: which files there are, their classes, and reading them."""
 
-import os
+import posixpath
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
+from PIL import Image
 
 from flowmaps.data import _images
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.types import NULL_LABEL
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -56,7 +54,7 @@ def channels(path: Path | zipfile.Path) -> int:
         return _images.channels(file, path)
 
 
-def read(path: Path | zipfile.Path, *, channels: int, crop: int, size: int) -> "Image":
+def read(path: Path | zipfile.Path, *, channels: int, crop: int, size: int) -> Image.Image:
     """The image of a file, as `_images.read` gives it. Raises UsageError that names the file."""
     return _images.read(content(path), path, channels=channels, crop=crop, size=size)
 
@@ -80,14 +78,14 @@ def _archive(file: Path) -> zipfile.ZipFile:
 
 
 def _classes(names: list[str], root: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    folders = [os.path.dirname(name) for name in names]
-    common = os.path.commonpath(folders)
-    tops = [os.path.relpath(folder, common or ".").split(os.sep)[0] for folder in folders]
+    folders = [PurePosixPath(name).parent for name in names]
+    common = posixpath.commonpath(folders)
+    tops = [(*folder.relative_to(common).parts, "")[0] for folder in folders]
     classes = tuple(sorted(set(tops)))
     if len(classes) == 1:
         return np.full(len(names), NULL_LABEL, np.int32), ()
-    if "." in classes:
-        stray = names[tops.index(".")]
+    if "" in classes:
+        stray = names[tops.index("")]
         raise UsageError(f"{root} has images in sub-folders, the classes, and outside of them ({stray}): sort it")
     number = {name: i for i, name in enumerate(classes)}
     return np.array([number[top] for top in tops], np.int32), classes

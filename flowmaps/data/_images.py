@@ -2,16 +2,14 @@
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
+from PIL import Image
 
 from flowmaps.data import _random
 from flowmaps.errors import UsageError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 GREY_MODES = ("1", "L", "LA")
 """PIL's modes of one channel (and transparency); every other mode of 8 bits becomes RGB."""
@@ -57,7 +55,7 @@ def mirrored(pixels: UInt8[np.ndarray, "n h w c"], which: Bool[np.ndarray, " n"]
     return np.where(which[:, None, None, None], pixels[:, :, ::-1], pixels)
 
 
-def read(content: bytes, name: Any, *, channels: int = 0, crop: int = 0, size: int = 0) -> "Image":
+def read(content: bytes, name: Any, *, channels: int = 0, crop: int = 0, size: int = 0) -> Image.Image:
     """The image in the bytes of a file, cropped and resized, in mode L or RGB.
 
     channels: 1 (grey), 3, or 0 for what the file has; what is transparent becomes white. crop: the side of the
@@ -69,13 +67,13 @@ def read(content: bytes, name: Any, *, channels: int = 0, crop: int = 0, size: i
     return resized(cropped(_opaque(image).convert("L" if grey else "RGB"), name, crop), name, size)
 
 
-def pixels(image: "Image") -> UInt8[np.ndarray, "h w c"]:
+def pixels(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
     """An image of mode L or RGB as an array."""
     values = np.asarray(image)
     return values[:, :, None] if values.ndim == 2 else values
 
 
-def cropped(image: "Image", name: Any, side: int) -> "Image":
+def cropped(image: Image.Image, name: Any, side: int) -> Image.Image:
     """The centred square; on an odd margin the left and the upper one are the smaller."""
     side = min(image.size) if side == LARGEST else side
     if side == 0:
@@ -86,25 +84,21 @@ def cropped(image: "Image", name: Any, side: int) -> "Image":
     return image.crop((left, upper, left + side, upper + side))
 
 
-def resized(image: "Image", name: Any, side: int) -> "Image":
+def resized(image: Image.Image, name: Any, side: int) -> Image.Image:
     """The square image with `side` pixels a side."""
     if side in (0, image.width) and side in (0, image.height):
         return image
     if image.width != image.height:
         raise UsageError(f"{name} is {_size(image)}, not square: set crop ({LARGEST}: the largest square)")
-    from PIL.Image import Resampling
-
-    return image.resize((side, side), Resampling.BILINEAR)
+    return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def channels(file: BinaryIO, name: Any) -> int:
+def channels(file: io.BufferedIOBase, name: Any) -> int:
     """1 (grey) or 3, read from an image file's header. Raises UsageError that names `name`."""
     return 1 if _opened(file, name).mode in GREY_MODES else 3
 
 
-def _opened(file: BinaryIO, name: Any) -> "Image":
-    from PIL import Image
-
+def _opened(file: io.BufferedIOBase, name: Any) -> Image.Image:
     try:
         image = Image.open(file)
     except Exception as error:  # whatever a decoder meets in a broken file
@@ -114,7 +108,7 @@ def _opened(file: BinaryIO, name: Any) -> "Image":
     return image
 
 
-def _decoded(content: bytes, name: Any) -> "Image":
+def _decoded(content: bytes, name: Any) -> Image.Image:
     image = _opened(io.BytesIO(content), name)
     try:
         image.load()
@@ -123,14 +117,12 @@ def _decoded(content: bytes, name: Any) -> "Image":
     return image
 
 
-def _opaque(image: "Image") -> "Image":
-    from PIL import Image
-
+def _opaque(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
-def _size(image: "Image") -> str:
+def _size(image: Image.Image) -> str:
     return f"{image.width}x{image.height}"

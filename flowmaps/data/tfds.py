@@ -95,8 +95,9 @@ class Records:
     def batch(
         self, indices: Int[np.ndarray, " n"], seed: int = 0, epoch: int | Int[np.ndarray, " n"] = 0
     ) -> dict[str, np.ndarray]:
-        rows = self.examples.__getitems__(indices.tolist())
-        pixels = self._stack([self._decode(row, index) for row, index in zip(rows, indices, strict=True)])
+        numbers = indices.tolist()
+        rows = self.examples.__getitems__(numbers)
+        pixels = self._stack([self._decode(row, i) for row, i in zip(rows, numbers, strict=True)])
         if self.flip:
             pixels = _images.mirrored(pixels, _images.flips(indices, seed, epoch))
         labels = np.array([row.get("label", NULL_LABEL) for row in rows], np.int32)
