@@ -4,6 +4,7 @@ import importlib.util
 import io
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from flowmaps import data
+from flowmaps.data.tfds import Records
 from flowmaps.errors import MissingError, UsageError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_images.py"
@@ -166,6 +168,27 @@ def test_wrong_options_are_refused(celeb_a, options, message):
     with pytest.raises(UsageError) as error:
         data.load("tfds", **{"dataset": "celeb_a", "dir": str(celeb_a), **options})
     assert message in str(error.value)
+
+
+def test_files_of_another_format_are_refused(celeb_a, tmp_path):
+    folder = shutil.copytree(celeb_a / "celeb_a", tmp_path / "celeb_a") / "1.0.0"
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    for file in folder.glob("*array_record*"):
+        file.rename(folder / file.name.replace("array_record", "tfrecord"))
+    with pytest.raises(UsageError, match="holds tfrecord files: prepare it again with --file_format=array_record"):
+        data.load("tfds", dataset="celeb_a", dir=str(tmp_path))
+
+
+def test_images_of_different_sizes_are_refused_in_a_batch():
+    class Examples:
+        def __getitems__(self, indices):
+            return [{"image": jpeg(i, width=8 + i, height=8)} for i in indices]
+
+    options = {"name": "pets train", "channels": 3, "size": 0, "flip": False}
+    with pytest.raises(UsageError, match=r"images of pets train are \(8, 8, 3\) and \(8, 9, 3\): set data.crop"):
+        Records(Examples(), crop=0, **options).batch(np.arange(2))
+    assert Records(Examples(), crop=8, **options).batch(np.arange(2))["x1"].shape == (2, 8, 8, 3)
 
 
 def test_fingerprints_tell_splits_and_crops_apart(celeb_a):
