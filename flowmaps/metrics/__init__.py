@@ -1,0 +1,91 @@
+"""Measures of samples against data, found by name: `load(name).compute(samples, dataset, labels, seed)`.
+
+A file of this package that has a mapping `METRICS` (name -> Metric) adds what it lists. Everything is float64 numpy.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from flowmaps import lookup
+from flowmaps.errors import UsageError
+
+FEWEST = 16
+"""Samples below which no metric means anything."""
+
+Values = Mapping[str, float]
+Labels = Int[np.ndarray, " n"] | None
+
+
+class Metric(NamedTuple):
+    """One computation that gives one value or several, each with its name."""
+
+    values: Mapping[str, str]
+    """Name of each value -> which is better: "lower", "higher", or "one" (the nearer to 1)."""
+    num_samples: int
+    """Samples for a value that compares with published and documented ones; more are cut, fewer are taken."""
+    kind: str
+    """The kind of data set that it measures."""
+    compute: Callable[[Float[np.ndarray, "n *d"], Any, Labels, int], Values]
+    """(samples, dataset, labels, seed) -> values. The seed draws the data that the samples are held against."""
+    floor: Callable[..., Values]
+    """(dataset, seed, num_samples=num_samples) -> the same values for exact or real samples."""
+    needs_density: bool = False
+    """Whether the data set must have a log density."""
+    references: Mapping[str, Callable[[Any, int], Values]] = {}
+    """Name of a simple model -> (dataset, seed) -> the same values for its samples."""
+
+
+def names() -> tuple[str, ...]:
+    """All metrics."""
+    return tuple(sorted(_found()))
+
+
+def load(name: str) -> Metric:
+    """The metric, whose `compute` takes its first `num_samples` samples and gives nan where one is not finite.
+
+    Raises UsageError with the nearest name where there is none; so does `compute` where the metric does not
+    suit the data set (see `check`) or there are fewer than 16 samples.
+    """
+    found = _found()
+    lookup.check_name("metric", name, found)
+    return found[name]._replace(compute=_guarded(name, found[name]))
+
+
+def check(name: str, dataset) -> None:
+    """Raises UsageError where the metric is unknown or cannot measure the data set."""
+    found = _found()
+    lookup.check_name("metric", name, found)
+    metric = found[name]
+    if metric.kind != dataset.kind or (metric.needs_density and dataset.log_density is None):
+        able = (n for n, m in found.items() if m.kind == dataset.kind)
+        able = [n for n in able if dataset.log_density is not None or not found[n].needs_density]
+        need = f"{metric.kind} data" + (" with a density" if metric.needs_density else "")
+        raise UsageError(
+            f"metric {name!r} needs {need}, and these are {dataset.kind} data"
+            f"{' without one' if metric.kind == dataset.kind else ''}: choose from {', '.join(sorted(able)) or 'none'}"
+        )
+
+
+def _guarded(name: str, metric: Metric) -> Callable[..., Values]:
+    def compute(samples: Float[np.ndarray, "n *d"], dataset, labels: Labels = None, seed: int = 0) -> Values:
+        check(name, dataset)
+        if len(samples) < FEWEST:
+            raise UsageError(f"metric {name!r} needs at least {FEWEST} samples, got {len(samples)}")
+        samples = np.asarray(samples[: metric.num_samples], np.float64)
+        if not np.isfinite(samples).all():
+            return dict.fromkeys(metric.values, float("nan"))
+        labels = None if labels is None else labels[: metric.num_samples]
+        return {key: float(value) for key, value in metric.compute(samples, dataset, labels, seed).items()}
+
+    return compute
+
+
+def _found() -> dict[str, Metric]:
+    package = sys.modules[__name__]
+    files = (importlib.import_module(f"{__name__}.{file}") for file in lookup.modules(package))
+    return {name: metric for file in files for name, metric in getattr(file, "METRICS", {}).items()}
