@@ -44,28 +44,28 @@ def gaussian(mean: Float[Array, " d"], covariance: Float[Array, "d d"], interpol
 
     def variance(t: Times) -> Points:  # q^2, by eigenvalue
         a, b = alpha.value(t)[:, None], beta.value(t)[:, None]
-        return a**2 * eigenvalues + b**2 * source_variance
+        return a**2 * eigenvalues[None] + b**2 * source_variance
 
     def variance_difference(s: Times, t: Times) -> Points:  # (q(t)^2 - q(s)^2) / (t - s)
         a = alpha.difference(s, t) * (alpha.value(s) + alpha.value(t))
         b = beta.difference(s, t) * (beta.value(s) + beta.value(t))
-        return a[:, None] * eigenvalues + b[:, None] * source_variance
+        return a[:, None] * eigenvalues[None] + b[:, None] * source_variance
 
     def centred(x: Points, t: Times) -> Points:  # in the eigenbasis
-        return (x - expand(alpha.value(t), x) * mean) @ basis
+        return (x - expand(alpha.value(t), x) * mean[None]) @ basis
 
     def sample(keys: Keys) -> Points:
-        return mean + rows.normal(keys, mean.shape) * jnp.sqrt(eigenvalues) @ basis.T
+        return mean[None] + rows.normal(keys, mean.shape) * jnp.sqrt(eigenvalues)[None] @ basis.T
 
     def ends(x: Points, t: Times) -> Ends:
         whitened = centred(x, t) / variance(t)
-        data = mean + expand(alpha.value(t), x) * (eigenvalues * whitened) @ basis.T
+        data = mean[None] + expand(alpha.value(t), x) * (eigenvalues[None] * whitened) @ basis.T
         return Ends(expand(beta.value(t), x) * source_variance * whitened @ basis.T, data)
 
     def average_velocity(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
         width_s, width_t = jnp.sqrt(variance(s)), jnp.sqrt(variance(t))
         growth = variance_difference(s, t) / (width_s + width_t) / width_s
-        return expand(alpha.difference(s, t), x) * mean + (growth * centred(x, s)) @ basis.T
+        return expand(alpha.difference(s, t), x) * mean[None] + (growth * centred(x, s)) @ basis.T
 
     def velocity(x: Points, t: Times) -> Points:
         return interpolant.velocity(*ends(x, t), t)
@@ -91,10 +91,10 @@ def mixture(
 
     def responsibilities(x: Points, t: Times) -> Float[Array, "b k"]:
         a, b = interpolant.alpha.value(t), interpolant.beta.value(t)
-        variances = a[:, None, None] ** 2 * eigenvalues + (b[:, None, None] * interpolant.source_std) ** 2
-        centred = jnp.einsum("bkd,kde->bke", x[:, None] - a[:, None, None] * means, bases)
+        variances = a[:, None, None] ** 2 * eigenvalues[None] + (b[:, None, None] * interpolant.source_std) ** 2
+        centred = jnp.einsum("bkd,kde->bke", x[:, None] - a[:, None, None] * means[None], bases)
         log_density = -0.5 * jnp.sum(centred**2 / variances + jnp.log(variances), axis=-1)
-        return jax.nn.softmax(jnp.log(weights) + log_density, axis=-1)
+        return jax.nn.softmax(jnp.log(weights)[None] + log_density, axis=-1)
 
     def sample(keys: Keys) -> Points:
         pick = jax.vmap(lambda key: jax.random.categorical(key, jnp.log(weights)))(rows.fold(keys, 0))

@@ -1,7 +1,7 @@
 """The contracts that every part speaks: what a velocity, a loss, a method and a sampler are."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Float, Int, Key
@@ -21,6 +21,7 @@ Batch = Mapping[str, Array]
 NULL_LABEL = -1
 
 
+@runtime_checkable
 class Velocity(Protocol):
     """The average velocity v_{s,t}(x); X_{s,t}(x) = x + (t - s) v_{s,t}(x) is the flow map.
 

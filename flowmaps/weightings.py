@@ -18,8 +18,9 @@ def squared(residual: Float[Array, "b *d"]) -> Row:
 def adaptive(squares: Row, power: float, constant: float) -> Row:
     """|r|^2 / sg(|r|^2 + c)^p (MeanFlow, arXiv:2505.13447, eq. 22). p = 0: squared; p = 1/2: pseudo-Huber's gradient.
 
-    The weight depends on the row's own residual, so with a conditional target the fixed point is the mean only
-    where the residual's law is symmetric: on a skewed mixture it is biased (measured in tests/test_closed_form.py).
+    The weight depends on the row's own residual, so with a conditional target the rest point is the conditional mean
+    only where the residual's law is symmetric. On the skewed mixture of tests/test_closed_form.py, whose velocities
+    spread by about 0.3, MeanFlow's constant error is 0.028 with p = 1 and 0.016 with p = 1/2 (c = 0.01).
     """
     return squares / stop_gradient(squares + constant) ** power
 

@@ -53,17 +53,17 @@ def flow_residual(
     return tangent(student, x, t, velocity, cond, dropout)
 
 
-def combine(terms: Mapping[str, Row], shares: Sequence[float], weights: Sequence[float]) -> Row:
+def combine(terms: Mapping[str, Array], shares: Sequence[float], weights: Sequence[float]) -> Float[Array, " n"]:
     """One value a row of the whole batch, whose mean is the sum of weight * mean over the terms."""
     scaled = [w / share * term for term, share, w in zip(terms.values(), shares, weights, strict=True)]
     return rows.join(scaled, shares)
 
 
 def loss(
-    terms: Mapping[str, Row],
+    terms: Mapping[str, Array],
     shares: Sequence[float],
     weights: Sequence[float],
-    raw: Mapping[str, Row] | None = None,
+    raw: Mapping[str, Array] | None = None,
 ) -> Loss:
     """The combined terms, with the mean of each raw (unweighted) one as a metric."""
     metrics = {name: jnp.mean(term) for name, term in (terms if raw is None else raw).items()}

@@ -1,4 +1,4 @@
-"""The diffusion transformer (Peebles and Xie 2023, arXiv:2212.09748) with two times: adaLN-zero on (s, t - s, label)."""
+"""The diffusion transformer (Peebles, Xie 2023, arXiv:2212.09748) with two times: adaLN-zero on (s, t - s, label)."""
 
 from typing import Literal
 
@@ -94,7 +94,7 @@ class Dit(nn.Module):
         c = TimeAndLabel(self.width, self.num_classes)(s, t, cond)
         patches = x.reshape(batch, rows, self.patch, columns, self.patch, channels).swapaxes(2, 3)
         h = nn.Dense(self.width, dtype=body)(patches.reshape(batch, rows * columns, -1))
-        h = h + position_embedding(rows, columns, self.width).astype(h.dtype)
+        h = h + position_embedding(rows, columns, self.width)[None].astype(h.dtype)
         for layer in range(self.depth):
             block = Block(self.heads, self.mlp_ratio, self.dropout, body)
             h = block(h, c.astype(h.dtype), layer_keys(dropout, layer))

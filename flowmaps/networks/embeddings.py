@@ -17,7 +17,7 @@ def smooth_embedding(t: Row, width: int, max_frequency: float = 8.0) -> Float[Ar
     Times are never multiplied by 1000 here: the tangent of a jvp in t grows with the highest frequency.
     """
     frequencies = jnp.geomspace(0.25, max_frequency, width // 2, dtype=t.dtype)
-    angles = t[:, None] * frequencies
+    angles = t[:, None] * frequencies[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 

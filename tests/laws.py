@@ -1,0 +1,110 @@
+"""What the suites over all methods share: laws with known flow maps, and students that stray from them by theta."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flowmaps import closed_forms, interpolants, rows
+from flowmaps.rows import expand
+from flowmaps.types import Array, Method, Roles, Velocity
+
+SOURCE_STD = 0.3
+"""A narrow source keeps the noise of conditional velocities small beside the effect of theta = 0.1."""
+LINEAR = interpolants.linear(source_std=SOURCE_STD)
+
+
+def gaussian(interpolant=LINEAR) -> closed_forms.Oracle:
+    covariance = jnp.array([[0.09, 0.03], [0.03, 0.05]])
+    return closed_forms.gaussian(jnp.array([0.4, -0.3]), covariance, interpolant)
+
+
+def mixture(interpolant=LINEAR, steps: int = 10) -> closed_forms.Oracle:
+    """Two unequal modes: its conditional velocities are skewed."""
+    covariances = jnp.array([[[0.02, 0.0], [0.0, 0.03]], [[0.05, 0.02], [0.02, 0.04]]])
+    means = jnp.array([[0.6, 0.4], [-0.3, -0.2]])
+    return closed_forms.mixture(jnp.array([0.25, 0.75]), means, covariances, interpolant, steps)
+
+
+LAWS = {"gaussian": gaussian, "mixture": mixture}
+
+
+def perturbations(x: Array, s: Array, t: Array) -> Array:
+    """A basis of smooth fields [k, B, 2]: constant, linear in x (a wrong Jacobian shows), oscillating in x, s, t."""
+    one = jnp.ones_like(x[:, 0])
+    u, v = x[:, 0], x[:, 1]
+    fields = [
+        (one, -0.5 * one),
+        (4 * v, one - 1),
+        (4 * u, -4 * v),
+        (jnp.cos(3 * u + 2 * s - t), jnp.sin(2 * v - u + t)),
+        (3 * u * jnp.sin(2 * (t - s) + 1), 3 * v * jnp.cos(t - 2 * s)),
+        (jnp.cos(4 * s + 1), jnp.sin(3 * t)),
+    ]
+    return jnp.stack([jnp.stack(field, axis=-1) for field in fields])
+
+
+COUNT = 6
+
+
+def stray(exact: Velocity, theta: Array) -> Velocity:
+    """The exact map's velocity plus theta times the basis."""
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        return exact(x, s, t, cond) + jnp.einsum("k,kbd->bd", theta, perturbations(x, s, t))
+
+    return velocity
+
+
+def draw_batch(sample: Callable, keys: Array) -> dict[str, Array]:
+    x0 = SOURCE_STD * rows.normal(rows.fold(keys, 101), (2,))
+    return {"x0": x0, "x1": sample(rows.fold(keys, 100))}
+
+
+def euler_map(oracle: closed_forms.Oracle, steps: int, smallest: str) -> Velocity:
+    """The average velocity of Euler steps of size 1 / steps on their grid: what shortcut models converge to.
+
+    Off the grid, and for t - s of one step in the paper's variant, it is b_s (asked there by the flow term alone).
+    """
+    h = 1 / steps
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        count = jnp.round((t - s) * steps)
+
+        def advance(moved, i):
+            active = expand((i < count).astype(x.dtype), x)
+            return moved + active * h * oracle.velocity(moved, s + i * h), None
+
+        moved = jax.lax.scan(advance, x, jnp.arange(steps))[0]
+        span = expand(jnp.where(count > 0, t - s, 1.0), x)
+        return jnp.where(expand(count, x) > 0, (moved - x) / span, oracle.velocity(x, s))
+
+    return velocity
+
+
+class Gradients(NamedTuple):
+    """The mean over batches of the loss's gradient in theta, [k], and its standard error."""
+
+    mean: Array
+    error: Array
+
+
+def gradients(method: Method, exact: Velocity, sample: Callable, rows_each: int = 3072) -> Callable:
+    """(theta, batches) -> Gradients of the student's loss at exact + theta * basis, its target at the same theta."""
+
+    def loss(student_theta: Array, theta: Array, keys: Array) -> Array:
+        extras = {"log_variance": lambda s, t: jnp.zeros_like(s)}
+        roles = Roles(stray(exact, student_theta), stray(exact, theta), None, extras)
+        batch = draw_batch(sample, keys)
+        return method.losses["student"](roles, batch, rows.fold(keys, 102), jnp.zeros((), jnp.int32)).per_example.mean()
+
+    @jax.jit
+    def one(theta: Array, number: Array) -> Array:
+        return jax.grad(loss)(theta, theta, rows.keys(jax.random.key(3), number, rows_each))
+
+    def mean(theta: Array, batches: int) -> Gradients:
+        each = jnp.stack([one(theta, number) for number in range(batches)])
+        return Gradients(each.mean(0), each.std(0, ddof=1) / batches**0.5)
+
+    return mean
