@@ -24,7 +24,8 @@ def start(params: Params, decays: Iterable[float]) -> dict[str, Params]:
 
 def warm(decay: float, step: Int[Array, ""]) -> Float[Array, ""]:
     """min(decay, (1 + n) / (10 + n)) after n updates: a young average forgets its start quickly."""
-    return jnp.minimum(decay, (1 + step) / (10 + step))
+    n = step.astype(jnp.result_type(float))
+    return jnp.minimum(decay, (1 + n) / (10 + n))
 
 
 def mix(average: Tree, params: Tree, decay: Float[Array, ""] | float) -> Tree:

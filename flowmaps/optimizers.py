@@ -27,7 +27,7 @@ class Optimizer(NamedTuple):
 
 def constant(n: Array, updates: int, decay_steps: int) -> Array:
     """1."""
-    return jnp.ones_like(n, jnp.result_type(float))
+    return jnp.ones_like(n)
 
 
 def cosine(n: Array, updates: int, decay_steps: int) -> Array:
@@ -36,9 +36,12 @@ def cosine(n: Array, updates: int, decay_steps: int) -> Array:
 
 
 def rsqrt(n: Array, updates: int, decay_steps: int) -> Array:
-    """1 / sqrt(max(n / decay_steps, 1)) (EDM2, arXiv:2312.02696, eq. 67)."""
+    """1 / sqrt(max(n / decay_steps, 1)) (EDM2, arXiv:2312.02696)."""
     return 1 / jnp.sqrt(jnp.maximum(n / decay_steps, 1))
 
+
+UNFIT = ("lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3")
+"""Optimizers of optax that need more than gradients (the loss, a key), or take no schedule."""
 
 SHAPES = {shape.__name__: shape for shape in (constant, cosine, rsqrt)}
 
@@ -59,6 +62,7 @@ def make_schedule(name: str, peak: float, *, updates: int, warmup_steps: int = 0
         raise UsageError(f"optimizer.decay_steps={decay_steps} must be at least 1")
 
     def rate(n: Int[Array, ""]) -> Float[Array, ""]:
+        n = n.astype(jnp.result_type(float))
         ramp = jnp.minimum((n + 1) / (warmup_steps + 1), 1)
         return peak * ramp * SHAPES[name](jnp.maximum(n - warmup_steps, 0), max(updates - warmup_steps, 1), decay_steps)
 
@@ -66,13 +70,14 @@ def make_schedule(name: str, peak: float, *, updates: int, warmup_steps: int = 0
 
 
 def names() -> tuple[str, ...]:
-    """The optimizers of optax: its public functions whose first argument is a learning rate."""
+    """The optimizers of optax: its public functions whose first argument is a learning rate, or a schedule of it."""
     functions = inspect.getmembers(optax, inspect.isfunction)
     return tuple(
         name
         for name, function in functions
         if next(iter(inspect.signature(function).parameters), "") == "learning_rate"
-        and not name.startswith(("_", "scale_by", "lbfgs"))  # L-BFGS needs the loss as a function
+        and not name.startswith(("_", "scale_by"))
+        and name not in UNFIT
     )
 
 

@@ -5,30 +5,32 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Int
 
 from flowmaps import ema
 from flowmaps.optimizers import Optimizer
-from flowmaps.types import Array, Method, Params
+from flowmaps.types import Method, Params
+
+Tree = Any
+"""Arrays by name, or in their places shapes, shardings and whatever else jax maps them to."""
 
 
 class TrainState(struct.PyTreeNode):
     """Arrays that a step turns into those of the next; no two of them share a buffer."""
 
-    step: Int[Array, ""]
-    """Steps taken."""
-    params: dict[str, Params]
+    step: Tree
+    """Steps taken, int32 []."""
+    params: Tree
     """Role -> parameters."""
-    opt_state: dict[str, Any]
+    opt_state: Tree
     """Player -> state of its optimizer."""
-    target: Params | None
+    target: Tree | None
     """Average of the student that the method learns from, where it has one."""
-    ema: dict[str, Params]
+    ema: Tree
     """Decay ("0.999") -> average of the student, for sampling."""
-    skipped: Int[Array, ""]
-    """Steps in which a player's update was not finite and was left out."""
-    skipped_in_a_row: Int[Array, ""]
-    """Such steps since all players last took an update."""
+    skipped: Tree
+    """Steps in which a player's update was not finite and was left out, int32 []."""
+    skipped_in_a_row: Tree
+    """Such steps since all players last took an update, int32 []."""
 
 
 def owned(method: Method, player: str) -> tuple[str, ...]:
