@@ -25,7 +25,8 @@ def get_config() -> ConfigDict:
     config.interpolant = part(interpolants, "linear")
     config.coupling = part(couplings, "independent")  # draws the source x0; `scale` is its standard deviation
     config.network = part(networks, "mlp")
-    config.players = ConfigDict()  # role -> {network} of the other networks that a method trains
+    config.players = ConfigDict()  # role -> {network} of the other networks that a method may train
+    config.players.log_variance = ConfigDict({"network": part(networks, "log_variance")})
     config.data = ConfigDict()  # `name` and its options, see flowmaps/data
     config.init_from = placeholder(str)  # a workdir whose averaged weights the student starts from
 
@@ -66,6 +67,7 @@ def get_config() -> ConfigDict:
     config.eval.ema = (0,)  # indices into train.ema; -1: the raw weights
     config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
     config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"
+    config.eval.expected = ConfigDict()  # "NAME/STEPS" -> what this config reached when it was last measured
 
     config.sample = ConfigDict()
     config.sample.sampler = "default"  # default | one_step | composed | renoising | gamma | diagonal
@@ -80,4 +82,80 @@ def get_config() -> ConfigDict:
     config.mesh.data = -1  # devices that hold copies of the weights; -1: all that are left
     config.mesh.fsdp = 1  # devices over which the weights are cut
     config.compilation_cache = placeholder(str)  # folder of compiled programs; none by default
+    return config
+
+
+def vary(config: ConfigDict, variant: str, **variants: Mapping[str, Any]) -> ConfigDict:
+    """The config with the values, by dotted name, of the variant after the colon: --config=FILE.py:VARIANT."""
+    if variant:
+        lookup.check_name("variant of this config", variant, variants)
+        config.update_from_flattened_dict(variants[variant])
+    return config
+
+
+def expect(config: ConfigDict, **values: tuple[float, ...]) -> ConfigDict:
+    """Notes what a config reached: metric -> one value for each of eval.steps."""
+    for metric, reached in values.items():
+        for steps, value in zip(config.eval.steps, reached, strict=True):
+            config.eval.expected[f"{metric}/{steps}"] = value
+    return config
+
+
+def checker(method: str, **options: Any) -> ConfigDict:
+    """The checkerboard (arXiv:2505.18825): a perceptron of 50,000 parameters, minutes on two cores."""
+    config = get_config()
+    config.data = part(data, "checker")
+    config.method = part(methods, method, **options)
+    config.coupling.scale = 1 / 3**0.5  # the data's standard deviation, as in the paper
+    config.network = part(networks, "mlp", width=128, depth=4, scale=1 / 3**0.5)
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.clip_norm = 10.0
+    config.train.steps = 120_000
+    config.train.batch_size = 256
+    config.train.log_every = 2_000
+    config.train.checkpoint_every = 20_000
+    config.eval.num_samples = 200_000
+    config.eval.batch_size = 50_000
+    config.eval.metrics = ("kl_aligned", "kl_paper", "w2", "sliced_w2", "mmd")
+    config.sample.num_samples = 20_000
+    return config
+
+
+def digits(method: str, **options: Any) -> ConfigDict:
+    """scikit-learn's handwritten digits with their labels: a small transformer, minutes on two cores."""
+    config = get_config()
+    config.data = part(data, "digits")
+    config.method = part(methods, method, **options)
+    config.network = part(networks, "dit", patch=2, width=64, depth=3, heads=4)
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.b2 = 0.99
+    config.train.steps = 6_000
+    config.train.batch_size = 64
+    config.train.log_every = 200
+    config.train.checkpoint_every = 1_000
+    config.eval.num_samples = 1_500
+    config.eval.batch_size = 1_500
+    config.eval.metrics = ("fd_digits", "kid_digits", "manifold", "nn_ratio")
+    config.sample.num_samples = 20
+    return config
+
+
+def celeba(method: str, **options: Any) -> ConfigDict:
+    """CelebA at 64x64 (centre crop 140, antialiased resize), unconditional: DiT-B/4 in pixel space, for accelerators."""
+    config = get_config()
+    config.data = part(data, "tfds", dataset="celeb_a", crop=140, size=64, flip=True)
+    config.method = part(methods, method, **options)
+    config.network = part(networks, "dit", patch=4, width=768, depth=12, heads=12, dtype="bfloat16")
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_steps = 5_000
+    config.train.steps = 400_000
+    config.train.batch_size = 256
+    config.train.ema = (0.9999,)
+    config.train.log_every = 100
+    config.train.checkpoint_every = 5_000
+    config.train.keep_period = 50_000
+    config.eval.num_samples = 10_000
+    config.eval.batch_size = 500
     return config

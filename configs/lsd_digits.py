@@ -1,0 +1,10 @@
+"""Lagrangian self-distillation on scikit-learn's digits.
+
+python main.py --config=configs/lsd_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.digits("lsd")

@@ -1,0 +1,10 @@
+"""Shortcut model on scikit-learn's digits.
+
+python main.py --config=configs/shortcut_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.digits("shortcut")
