@@ -4,7 +4,9 @@ The options of a part (method, network, ...) are the keyword arguments of the fu
 their defaults: `part` copies them here, so that a config shows, and the command line can set, every value.
 """
 
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -141,7 +143,7 @@ def digits(method: str, **options: Any) -> ConfigDict:
 
 
 def celeba(method: str, **options: Any) -> ConfigDict:
-    """CelebA at 64x64 (centre crop 140, antialiased resize), unconditional: DiT-B/4 in pixel space, for accelerators."""
+    """CelebA at 64x64 (centre crop 140, antialiased resize), unconditional: DiT-B/4 on pixels, for accelerators."""
     config = get_config()
     config.data = part(data, "tfds", dataset="celeb_a", crop=140, size=64, flip=True)
     config.method = part(methods, method, **options)
