@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from flowmaps import couplings, interpolants, methods, networks
+from flowmaps import couplings, data, interpolants, lookup, methods, networks
 
 
 def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
