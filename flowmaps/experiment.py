@@ -75,7 +75,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def options(section: Mapping[str, Any]) -> dict[str, Any]:
+def options(section: ConfigDict) -> dict[str, Any]:
     """The section of a part without the part's name."""
     return {name: value for name, value in section.items() if name != "name"}
 
