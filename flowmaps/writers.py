@@ -107,7 +107,7 @@ def keep_until(path: Path, step: int) -> None:
         write_whole(path, "".join(f"{line}\n" for line in kept))
 
 
-def _step(line: str) -> float:
+def _step(line: str) -> int | float:
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):

@@ -1,0 +1,128 @@
+"""The command line: each mistake in it, and each failure that a user can mend, becomes one line and an exit code."""
+
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import ERROR, WARNING, LogRecord
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from flowmaps import lookup
+from flowmaps.errors import MissingError, NonFiniteError, UsageError
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Prints an error of flowmaps.errors on standard error, without a traceback, and exits with its code."""
+    try:
+        yield
+    except (UsageError, MissingError, NonFiniteError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+
+
+def quiet_libraries() -> None:
+    """Leaves the log to this program and to warnings; of orbax, which warns of what is meant, to errors."""
+    ours = str(Path(__file__).parent)
+
+    def wanted(record: LogRecord) -> bool:
+        least = ERROR if "orbax" in record.pathname else WARNING
+        return record.levelno >= least or record.pathname.startswith(ours)
+
+    logging.get_absl_handler().addFilter(wanted)
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+    """What is left of the command line once absl has read its flags, --config and its fields among them.
+
+    Exits with one line where there is no such config, field (it names the nearest) or flag, and where a value is of
+    another type than its field (it names the right one).
+    """
+    with one_line_errors():
+        config = default_config(arguments)
+        fields = overridden(arguments) if config else []
+        for field in fields:
+            check_field(config, field)
+        try:
+            rest = flags.FLAGS(list(arguments))
+        except flags.Error as error:
+            raise UsageError(explain(str(error), config, fields)) from error
+        for field in fields:
+            check_items(field, value(config, field), value(flags.FLAGS.config, field))
+    return rest
+
+
+def default_config(arguments: Sequence[str]) -> ConfigDict | None:
+    """The config of --config=FILE[:VARIANT], before any of its fields is set; None where there is no such flag."""
+    named = re.search(r"\s--?config[=\s](\S+)", " ".join(arguments))
+    if not named:
+        return None
+    file, _, variant = named[1].partition(":")
+    path = Path(file)
+    if not path.is_file():
+        lookup.check_name("config", str(path), [str(p) for p in path.parent.glob("*.py")])
+    get_config = _load(path).get_config
+    if variant and not inspect.signature(get_config).parameters:
+        raise UsageError(f"config {file} has no variants: leave out ':{variant}'")
+    return get_config(variant) if variant else get_config()
+
+
+def overridden(arguments: Sequence[str]) -> list[str]:
+    """The fields that the command line sets, such as "train.steps"."""
+    matches = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in arguments)
+    return [match[1] for match in matches if match]
+
+
+def value(config: ConfigDict, field: str) -> Any:
+    """The value at "section.name"."""
+    section, _, name = field.rpartition(".")
+    return (value(config, section) if section else config)[name]
+
+
+def check_field(config: ConfigDict, field: str) -> None:
+    """Raises UsageError where the config has no such field, with the nearest name, or where it is a whole section."""
+    place, section = "config", config
+    for name in field.split("."):
+        if not isinstance(section, ConfigDict):
+            raise UsageError(f"unknown field config.{field}: {place} is a value and has no fields")
+        lookup.check_name(f"field of {place}", name, list(section.keys()))
+        place, section = f"{place}.{name}", section[name]
+    if isinstance(section, ConfigDict):
+        raise UsageError(f"{place} is a section: set its fields, {', '.join(section.keys()) or 'of which it has none'}")
+
+
+def check_items(field: str, default: Any, given: Any) -> None:
+    """Raises UsageError where a tuple was given items of another type than those it has by default."""
+    if isinstance(default, tuple) and default:
+        kind = type(default[0])
+        accepted = (int, float) if kind is float else (kind,)
+        wrong = [item for item in given if type(item) not in accepted]
+        if wrong:
+            raise UsageError(
+                f"--config.{field}: {wrong[0]!r} is not of type {kind.__name__}; it is {default} by default"
+            )
+
+
+def explain(message: str, config: ConfigDict | None, fields: Sequence[str]) -> str:
+    """absl's message in one line, with the type of the field that it is about."""
+    line = message.splitlines()[0]
+    found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
+    if config is None or not found or found[1] not in fields:
+        return line
+    section, _, name = found[1].rpartition(".")
+    kind = (value(config, section) if section else config).get_type(name).__name__
+    return f"--config.{found[1]}: {found[2]!r} is not of type {kind}; it is {value(config, found[1])!r} by default"
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

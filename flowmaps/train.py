@@ -1,0 +1,262 @@
+"""`--mode=train`: a run starts or resumes, takes its steps, and ends with its evaluation, samples and report."""
+
+import json
+import math
+import signal
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from flowmaps import data, evaluate, experiment, generate, lookup, metrics, report, sample, sharding
+from flowmaps import workdir as runs
+from flowmaps.checkpoints import Checkpoints
+from flowmaps.errors import NonFiniteError, UsageError
+from flowmaps.experiment import Experiment
+from flowmaps.measurements import Row
+from flowmaps.state import TrainState
+from flowmaps.train_step import Metrics, Step
+from flowmaps.writers import Progress, Writer
+
+AT_LEAST_ONE = ("steps", "log_every", "checkpoint_every", "keep", "max_skipped")
+AT_LEAST_ZERO = ("keep_best", "keep_period", "eval_every")
+LATEST = ("learning_rate", "skipped")
+"""Metrics that are logged as they are; of the others the mean since the last line is logged."""
+
+
+def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Trains until config.train.steps, from the newest checkpoint in `workdir` where there is one; then evaluates,
+    samples and writes the report. Returns what the program prints as its last line.
+
+    SIGTERM ends it early and saves: the same command given again goes on from there, to the bit on a CPU.
+    With `overwrite` the run of another config is removed from `workdir` first.
+
+    Raises:
+      UsageError: a value that cannot be, or a workdir that belongs to another config; nothing has been written then.
+      MissingError: data that are not there, or checkpoints none of which can be read.
+      NonFiniteError: config.train.max_skipped updates in a row were not finite.
+    """
+    workdir = Path(workdir).resolve()
+    if not overwrite:
+        runs.check(config, workdir)
+    with termination() as terminated:
+        exp = build(config)
+        take = experiment.train_step(exp)
+        if jax.process_index() == 0:
+            runs.begin(config, workdir, overwrite=overwrite)
+        step = train(exp, take, workdir, terminated)
+    done = {"mode": "train", "workdir": str(workdir), "step": step}
+    return {**done, **conclude(config, workdir)} if step == config.train.steps else {**done, "terminated": True}
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The experiment, with all of its config looked at, so that what cannot be trained, measured or drawn fails now."""
+    check_counts(config)
+    exp = experiment.build(config)
+    log_devices(exp)
+    evaluate.check(exp)
+    sample.check(exp)
+    check_best_metric(exp)
+    check_agreement(exp)
+    return exp
+
+
+def train(exp: Experiment, take: Step, workdir: Path, terminated: Callable[[], bool]) -> int:
+    """Takes the steps that are left, or until `terminated`, and returns how many there are in all.
+
+    The host runs ahead of the devices: it waits for them only where it logs, saves, or looks at skipped updates.
+    """
+    chosen, active = exp.config.train, jax.process_index() == 0
+    kept = {name: chosen[name] for name in ("keep", "keep_best", "keep_period")}
+    meta = {"config": runs.plain(exp.config), "versions": runs.versions(), "commit": runs.commit()}
+    measure = measurement(exp)
+    with Checkpoints(workdir / "checkpoints", **kept) as checkpoints:
+        state, batches = start(exp, checkpoints)
+        first = step = int(state.step)
+        stopping = checkpoints.reached_preemption if jax.process_count() > 1 else lambda step: terminated()
+
+        def save(score: float | None = None, *, wait: bool = False) -> None:
+            checkpoints.save(step, state, {"position": batches.position}, meta, score=score, wait=wait)
+
+        with (
+            Writer(workdir, step=step, active=active) as writer,
+            Progress(step, chosen.steps, active=active) as progress,
+        ):
+            recent = []
+            while step < chosen.steps and not stopping(step):
+                state, measured = take(state, experiment.global_batch(exp, next(batches)))
+                step += 1
+                recent.append(measured)
+                progress.advance()
+                if step == first + 1:
+                    log_first_step(step, measured, progress)
+                if step % chosen.max_skipped == 0:
+                    check_finite(state, chosen.max_skipped)
+                if step % chosen.log_every == 0 or step == chosen.steps:
+                    log_metrics(step, recent, writer, progress)
+                    recent.clear()
+                if chosen.eval_every and step % chosen.eval_every == 0:
+                    rows = measure(state)
+                    writer.scalars(step, {f"eval/{name}": value for name, value in headline(rows).items()})
+                    save(score(rows, exp.config.eval.best_metric))
+                if step % chosen.checkpoint_every == 0:
+                    save()
+            save(wait=True)
+    return step
+
+
+def start(exp: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, data.Loader]:
+    """The state and the batches to go on with: of the newest checkpoint, or of the beginning."""
+    position = 0
+    if checkpoints.steps():
+        step, state, saved, _ = checkpoints.restore(experiment.abstract_state(exp))
+        position = saved["position"]
+        logging.info("going on from checkpoint %d", step)
+    else:
+        state = experiment.init(exp)
+        logging.info("parameters\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    batches = data.loader(
+        exp.dataset.train,
+        batch_size=exp.config.train.batch_size,
+        seed=exp.config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        position=position,
+    )
+    return state, batches
+
+
+@contextmanager
+def termination() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come, which does nothing else meanwhile. Several processes leave that to orbax."""
+    received = threading.Event()
+    if jax.process_count() > 1:
+        yield received.is_set
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
+    try:
+        yield received.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def measurement(exp: Experiment) -> Callable[[TrainState], list[Row]]:
+    """Measures a state as config.eval says, with its first sampler, average and seed; compiled at the first use."""
+
+    @cache
+    def program() -> generate.Program:
+        return evaluate.program(exp, exp.config.eval.samplers[0])
+
+    def measure(state: TrainState) -> list[Row]:
+        index = exp.config.eval.ema[0]
+        averaged = index != evaluate.RAW
+        params = state.ema[str(exp.config.train.ema[index])] if averaged else state.params["student"]
+        return evaluate.measure(exp, params, program(), seed=exp.config.eval.seeds[0])
+
+    return measure
+
+
+def conclude(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates and samples a trained run and writes its report: {"measurements", "samples", "report"}."""
+    rows = evaluate.run(config, workdir)
+    samples = sample.run(config, workdir)
+    path = workdir / "report.html"
+    if jax.process_index() == 0:
+        path = report.write(workdir)
+    return {"measurements": headline(rows), "samples": str(samples), "report": str(path)}
+
+
+def headline(rows: Sequence[Row]) -> dict[str, float | None]:
+    """ "METRIC/STEPS" -> value, of the first average, sampler and seed."""
+    values = {f"{row['metric']}/{row['steps']}": row["value"] for row in reversed(rows) if row["reference"] is None}
+    return dict(reversed(values.items()))
+
+
+def score(rows: Sequence[Row], best_metric: str) -> float | None:
+    """The value of "METRIC/STEPS", such that lower is better; None where there is none."""
+    for row in rows:
+        if f"{row['metric']}/{row['steps']}" == best_metric and row["value"] is not None:
+            return {"lower": row["value"], "higher": -row["value"], "one": abs(row["value"] - 1)}[row["better"]]
+    return None
+
+
+def log_devices(exp: Experiment) -> None:
+    """The first line of a run's log."""
+    device, hosts = exp.mesh.devices.flat[0], jax.process_count()
+    devices, batch_size = exp.mesh.size // hosts, exp.config.train.batch_size
+    logging.info(
+        "platform %s, %d devices of kind %s, %d processes; global batch %d = %d hosts x %d devices x %d per device",
+        *(device.platform, exp.mesh.size, device.device_kind, hosts),
+        *(batch_size, hosts, devices, batch_size // exp.mesh.size),
+    )
+    if device.platform == "cpu" and Path("/proc/driver/nvidia/version").exists():
+        logging.warning("an NVIDIA GPU is here but jax does not see it: pip install 'jax[cuda13]'")
+
+
+def log_first_step(step: int, measured: Metrics, progress: Progress) -> None:
+    """The time of the first step, which compiles; the speed counts from here."""
+    jax.block_until_ready(measured)
+    logging.info("step %d took %.1f s, compilation included", step, 1 / progress.speed(step))
+
+
+def log_metrics(step: int, recent: Sequence[Metrics], writer: Writer, progress: Progress) -> None:
+    """Writes the metrics of the steps since the last line."""
+    speed = progress.speed(step)
+    values = averages(jax.device_get(recent))
+    writer.scalars(step, {**values, "steps_per_second": speed})
+    progress.report(step, values, speed)
+
+
+def averages(recent: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """Means over steps, of what is finite; nan where nothing is, as for a player that had no turn."""
+    names = sorted(recent[0], key=lambda name: (name != "loss", name))
+    values = {name: np.array([measured[name] for measured in recent], np.float64) for name in names}
+    finite = {name: row[np.isfinite(row)] for name, row in values.items()}
+    mean = {name: float(row.mean()) if row.size else math.nan for name, row in finite.items()}
+    return mean | {name: float(values[name][-1]) for name in LATEST if name in values}
+
+
+def check_finite(state: TrainState, most: int) -> None:
+    """Raises NonFiniteError where the last `most` updates were all skipped."""
+    in_a_row, step = int(state.skipped_in_a_row), int(state.step)
+    if in_a_row >= most:
+        raise NonFiniteError(
+            f"step {step}: the last {in_a_row} updates were not finite and were skipped; the weights are those of step "
+            f"{step - in_a_row}: lower optimizer.learning_rate or optimizer.clip_norm"
+        )
+
+
+def check_counts(config: ConfigDict) -> None:
+    """Raises UsageError for a number of steps or checkpoints below the least that means something."""
+    least = {**dict.fromkeys(AT_LEAST_ONE, 1), **dict.fromkeys(AT_LEAST_ZERO, 0)}
+    for name, lowest in least.items():
+        if config.train[name] < lowest:
+            raise UsageError(f"train.{name}={config.train[name]} must be at least {lowest}")
+
+
+def check_best_metric(exp: Experiment) -> None:
+    """Raises UsageError where eval.best_metric is not among what is measured during training."""
+    chosen = exp.config.eval
+    if chosen.best_metric and exp.config.train.eval_every:
+        names = [value for name in chosen.metrics for value in metrics.load(name).values]
+        lookup.check_name("eval.best_metric", chosen.best_metric, [f"{n}/{k}" for n in names for k in chosen.steps])
+
+
+def check_agreement(exp: Experiment) -> None:
+    """Raises UsageError where the processes of a run were started with different configs or found different data."""
+    if jax.process_count() > 1:
+        what = json.dumps([runs.plain(exp.config), exp.dataset.fingerprint], sort_keys=True)
+        digest = np.full(exp.mesh.size // jax.process_count(), zlib.crc32(what.encode()), np.uint32)
+        everywhere = sharding.global_batch(exp.mesh, {"digest": digest})["digest"]
+        ends = jax.jit(lambda x: (x.min(), x.max()), out_shardings=sharding.replicated(exp.mesh))(everywhere)
+        if ends[0] != ends[1]:
+            raise UsageError("the processes have different configs or data: start all with the same command and files")

@@ -1,0 +1,60 @@
+"""Trains, evaluates and samples flow maps.
+
+    python main.py --config=configs/lsd_checker.py --mode=train --workdir=runs/lsd_checker
+
+The same command again goes on where a run was interrupted. Any field is set by --config.FIELD=VALUE. Logs and progress
+go to standard error; standard output ends with one JSON line. Exit codes: 0 done, or terminated and saved; 1 a wrong
+value; 2 data or a checkpoint missing; 3 training not finite.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from flowmaps import command_line, evaluate, processes, sample, train, workdir
+from flowmaps.errors import UsageError
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "FILE or FILE:VARIANT of a config.", lock_config=True)
+flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
+flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/CONFIG or runs/CONFIG_VARIANT.")
+flags.DEFINE_bool("overwrite", False, "Remove the run of another config from the workdir.")
+flags.DEFINE_bool("distributed", None, "Join the other processes of a cluster; by default where one is detected.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    with command_line.one_line_errors():
+        if FLAGS.config is None or arguments[1:]:
+            raise UsageError("usage: python main.py --config=configs/NAME.py [--mode=...] [--workdir=...]")
+        command_line.quiet_libraries()
+        jax.config.update("jax_compilation_cache_dir", FLAGS.config.compilation_cache)
+        processes.start(FLAGS.distributed)
+        result = run(FLAGS.mode, FLAGS.workdir or default_workdir(FLAGS["config"].config_filename))
+        sys.stdout.write(json.dumps(result) + "\n")
+
+
+def run(mode: str, directory: str) -> dict:
+    if mode == "train":
+        return train.run(FLAGS.config, directory, overwrite=FLAGS.overwrite)
+    workdir.check(FLAGS.config, directory)
+    if mode == "eval":
+        return {
+            "mode": mode,
+            "workdir": directory,
+            "measurements": train.headline(evaluate.run(FLAGS.config, directory)),
+        }
+    return {"mode": mode, "workdir": directory, "samples": str(sample.run(FLAGS.config, directory))}
+
+
+def default_workdir(config: str) -> str:
+    file, _, variant = config.partition(":")
+    return str(Path("runs") / "_".join(filter(None, (Path(file).stem, variant))))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.parse)
