@@ -4,11 +4,9 @@ One run sweeps checkpoints, averages, samplers, seeds and step counts; all step 
 """
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from flowmaps.experiment import Experiment
 from flowmaps.generate import Program
 from flowmaps.measurements import Row
 from flowmaps.types import Params
+from flowmaps.workdir import versions
 
 RAW = -1
 """The index in config.eval.ema that stands for the weights themselves."""
@@ -61,7 +60,7 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
                 for seed in config.eval.seeds:
                     measured = measure(exp, params, program, seed=seed, floor=floor)
                     rows += [{**row, **which, **about} for row in measured]
-    if jax.process_index() == 0:
+    if rows and jax.process_index() == 0:
         write(workdir / "eval", rows)
     for table in measurements.tables(rows):
         logging.info("\n%s", measurements.as_text(table))
@@ -76,12 +75,7 @@ def check(exp: Experiment) -> list[Program]:
         metrics.check(name, exp.dataset)
     for steps in chosen.steps:
         generate.time_grid(exp, steps)
-    decays = exp.config.train.ema
-    for index in chosen.ema:
-        if not RAW <= index < len(decays):
-            raise UsageError(
-                f"eval.ema={index}: 0 to {len(decays) - 1} are the averages {decays}, {RAW} the raw weights"
-            )
+    decays(exp)
     if chosen.num_samples < metrics.FEWEST:
         raise UsageError(f"eval.num_samples={chosen.num_samples}: no metric takes fewer than {metrics.FEWEST}")
     return [program(exp, name) for name in chosen.samplers]
@@ -89,7 +83,8 @@ def check(exp: Experiment) -> list[Program]:
 
 def program(exp: Experiment, sampler: str = "default") -> Program:
     """Generation in the batches of config.eval, to be made once and given to every `measure`."""
-    return generate.program(exp, sampler=sampler, batch_size=min(exp.config.eval.batch_size, num_samples(exp)))
+    batch_size = min(exp.config.eval.batch_size, max(num_samples(exp), 1))
+    return generate.program(exp, sampler=sampler, batch_size=batch_size)
 
 
 def num_samples(exp: Experiment) -> int:
@@ -118,7 +113,7 @@ def measure(
     step count. The rows lack what `run` knows of checkpoint and run; their floor is null where `floor` is None.
     """
     rows = []
-    for steps in exp.config.eval.steps:
+    for steps in exp.config.eval.steps if exp.config.eval.metrics else ():
         start = time.perf_counter()
         made = generate.samples(exp, program, params, steps=steps, seed=seed, num_samples=num_samples(exp))
         seconds = time.perf_counter() - start
@@ -179,13 +174,21 @@ def provenance(exp: Experiment, workdir: Path) -> dict[str, Any]:
         "method": exp.config.method.name,
         "dataset": exp.config.data.name,
         "data": exp.dataset.fingerprint,
-        "versions": {
-            "flowmaps": flowmaps.__version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("jax", "jaxlib", "numpy")},
-        },
+        "versions": {"flowmaps": flowmaps.__version__, **versions()},
         "device": jax.devices()[0].device_kind,
     }
+
+
+def decays(exp: Experiment) -> list[float | None]:
+    """The decays of the averages that config.eval.ema names by index; None for the raw weights. Raises UsageError."""
+    kept = exp.config.train.ema
+    for index in exp.config.eval.ema:
+        if not RAW <= index < len(kept):
+            known = ", ".join(f"{i} (decay {decay})" for i, decay in enumerate(kept))
+            raise UsageError(
+                f"eval.ema={index} is none of the averages {known or '(there are none)'}; {RAW}: raw weights"
+            )
+    return [None if index == RAW else kept[index] for index in exp.config.eval.ema]
 
 
 def checkpoints(exp: Experiment, workdir: Path) -> Iterator[tuple[int, dict[float | None, Params]]]:
@@ -193,15 +196,16 @@ def checkpoints(exp: Experiment, workdir: Path) -> Iterator[tuple[int, dict[floa
 
     Raises MissingError where there is none.
     """
-    decays = [None if index == RAW else exp.config.train.ema[index] for index in exp.config.eval.ema]
+    chosen = decays(exp)
     student = experiment.abstract_state(exp).params["student"]
-    averages = {str(d): student for d in decays if d is not None}
-    abstract = {"params": {"student": student}, **({"ema": averages} if averages else {})}
+    averages = {str(decay): student for decay in chosen if decay is not None}
+    raw = {"student": student} if None in chosen else {}
+    abstract = {item: part for item, part in {"ema": averages, "params": raw}.items() if part}
     with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         last = saved.restore(abstract, partial=True)
         for restored in (last, *(saved.restore(abstract, s, partial=True) for s in best(saved) if s != last.step)):
             state = restored.state
-            yield restored.step, {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in decays}
+            yield restored.step, {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in chosen}
 
 
 def best(saved: Checkpoints) -> list[int]:

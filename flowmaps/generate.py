@@ -3,7 +3,8 @@
 So its noise and its label do not depend on the number of samples, of steps, of rows in a batch, of devices or of hosts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -48,7 +49,7 @@ def time_grid(exp: Experiment, steps: int) -> Grid:
     return GRIDS[name](exp.interpolant, steps)
 
 
-def sample_keys(seed: Int[Array, ""] | int, indices: Int[Array, " b"]) -> Keys:
+def sample_keys(seed: Int[Array, ""] | int, indices: Int[Array | np.ndarray, " b"]) -> Keys:
     """The keys of the samples with these indices."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
 
@@ -58,10 +59,10 @@ def noise(exp: Experiment, keys: Keys) -> Float[Array, "b *d"]:
     return exp.interpolant.source_std * rows.normal(rows.fold(keys, 0), exp.dataset.shape)
 
 
-def condition(exp: Experiment, indices: Int[Array, " b"]) -> Cond:
+def condition(exp: Experiment, indices: Int[Array | np.ndarray, " b"]) -> Cond:
     """The labels of the samples with these indices: balanced over the classes, where there are any."""
     classes = exp.dataset.num_classes
-    return {"label": (indices % classes).astype(jnp.int32)} if classes else {}
+    return {"label": jnp.asarray(indices % classes, jnp.int32)} if classes else {}
 
 
 def labels(exp: Experiment, num_samples: int) -> Int[np.ndarray, " n"] | None:
@@ -100,7 +101,7 @@ def description(sampler: Sampler) -> str:
 
 def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed: int, num_samples: int) -> Generated:
     """The samples 0, ..., num_samples - 1 of a seed after `steps` steps; what a last batch has beyond them is cut."""
-    grid = time_grid(exp, steps)
+    grid = np.asarray(time_grid(exp, steps))
     parts = []
     for first in range(0, num_samples, made.batch_size):
         batch = made.batch(params, seed, first, grid)
@@ -109,23 +110,27 @@ def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed:
 
 
 def trajectories(
-    exp: Experiment, params: Params, *, step_counts: tuple[int, ...], seed: int, num_samples: int
-) -> Iterator[Float[np.ndarray, "k n *d"]]:
+    exp: Experiment, params: Params, *, step_counts: Sequence[int], seed: int, num_samples: int
+) -> Iterator[Float[np.ndarray, "_ n *d"]]:
     """For each step count, the states of the first samples at all times of the grid.
 
     The run's own sampler takes each interval of the grid by itself, so that stochastic ones do not renoise.
     """
-    sample = experiment.sampler(exp)
-    indices = jnp.arange(num_samples)
-    keys, cond = sample_keys(seed, indices), condition(exp, indices)
+    sample, indices = experiment.sampler(exp), np.arange(num_samples)
+    everywhere = sharding.replicated(exp.mesh)
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=everywhere)
+    def start() -> Array:
+        return exp.interpolant.start(noise(exp, sample_keys(seed, indices)))
+
+    @partial(jax.jit, out_shardings=everywhere)
     def advance(params: Params, x: Array, interval: Grid) -> Array:
-        return sample(experiment.roles_for_sampling(exp, params), x, interval, rows.fold(keys, 1), cond).x
+        keys = rows.fold(sample_keys(seed, indices), 1)
+        return sample(experiment.roles_for_sampling(exp, params), x, interval, keys, condition(exp, indices)).x
 
     for steps in step_counts:
-        grid = time_grid(exp, steps)
-        states = [exp.interpolant.start(noise(exp, keys))]
+        grid = np.asarray(time_grid(exp, steps))
+        states = [np.asarray(start())]
         for k in range(steps):
-            states.append(advance(params, states[-1], grid[k : k + 2]))
-        yield np.stack([np.asarray(state) for state in states])
+            states.append(np.asarray(advance(params, states[-1], grid[k : k + 2])))
+        yield np.stack(states)

@@ -1,4 +1,4 @@
-"""The file of measurements: one JSON line each with the whole protocol behind its number, and the tables made of them."""
+"""The file of measurements: a JSON line each with the whole protocol behind its number, and the tables made of them."""
 
 import csv
 import io
@@ -42,6 +42,8 @@ class Table(NamedTuple):
     """Cells as text: a line a metric, a column a step count, then the floor and the reference models."""
 
     title: str
+    note: str
+    """Its protocol."""
     header: list[str]
     body: list[list[str]]
 
@@ -95,18 +97,38 @@ def groups(rows: Iterable[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
-def title(rows: Sequence[Row]) -> str:
+def phrases(rows: Sequence[Row]) -> list[str]:
     """What a group of measurements has in common, in words."""
     first = rows[0]
     seeds = len({row["seed"] for row in rows})
-    parts = [
+    return [
         f"checkpoint {first['checkpoint']:,}",
         "raw weights" if first["ema"] is None else f"average {first['ema']}",
         first["sampler"],
         *([f"guidance {first['guidance']:g}"] if first["guidance"] != 1 else []),
         *([f"{seeds} seeds"] if seeds > 1 else []),
     ]
-    return " · ".join(parts)
+
+
+def labels(groups: Sequence[Sequence[Row]]) -> list[str]:
+    """For each group the words that not all groups share."""
+    each = [phrases(group) for group in groups]
+    shared = set.intersection(*map(set, each)) if each else set()
+    return [SEPARATOR.join(phrase for phrase in words if phrase not in shared) for words in each]
+
+
+def note(rows: Sequence[Row]) -> str:
+    """The rest of the protocol of a group of measurements, in words."""
+    first = rows[0]
+    metrics: dict[int, list[str]] = {}
+    for row in rows:
+        names = metrics.setdefault(row["num_samples"], [])
+        if row["metric"] not in names:
+            names.append(row["metric"])
+    counts = [f"{n:,} samples" + (f" ({', '.join(m)})" if len(metrics) > 1 else "") for n, m in metrics.items()]
+    seeds = sorted({row["seed"] for row in rows})
+    drawn = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return SEPARATOR.join([*counts, drawn, f"data {first['dataset']} {first['data']}"])
 
 
 def as_text(table: Table) -> str:
@@ -120,7 +142,7 @@ def as_text(table: Table) -> str:
         )
         return "  ".join([first, *rest]).rstrip()
 
-    return "\n".join([table.title, *map(aligned, lines)])
+    return "\n".join([table.title, *map(aligned, lines), table.note])
 
 
 def spread(rows: Sequence[Row]) -> tuple[float, float]:
@@ -147,11 +169,12 @@ def _table(group: Sequence[Row], references: Sequence[Row]) -> Table:
             body.append([EXPECTED, *("" if v is None else number(v) for v in expected), *[""] * (1 + len(models))])
     calls = {row["steps"]: row["nfe"] for row in group}
     body.append(["evaluations", *(str(calls[n]) for n in steps), *[""] * (1 + len(models))])
-    return Table(title(group), ["steps", *map(str, steps), "floor", *models], body)
+    return Table(SEPARATOR.join(phrases(group)), note(group), ["steps", *map(str, steps), "floor", *models], body)
 
 
 ARROWS = {"lower": "↓", "higher": "↑", "one": "→1"}
 EXPECTED = "  expected"
+SEPARATOR = " · "
 
 
 def _mean_and_spread(rows: Sequence[Row]) -> str:

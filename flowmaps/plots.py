@@ -28,7 +28,6 @@ STYLE = {
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "axes.titlesize": 10.5,
-    "axes.titleweight": "medium",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -57,17 +56,18 @@ COLUMNS = 3
 def quality(rows: Sequence[Row]) -> bytes:
     """Each metric against the number of steps: mean over seeds with a band of one standard deviation.
 
-    A curve for each checkpoint, average, sampler and guidance; the dashed line is the floor, rings are expected numbers.
+    A curve for each checkpoint, average, sampler and guidance; dashed: the floor; rings: expected numbers.
     """
     measured = [row for row in rows if row["reference"] is None]
     groups = measurements.groups(measured)
+    labels = measurements.labels(groups)
     metrics = list(dict.fromkeys(row["metric"] for row in measured))
     with panels(len(metrics)) as (figure, axes):
         for axis, metric in zip(axes, metrics, strict=True):
             curves = [[row for row in group if row["metric"] == metric] for group in groups]
-            for colour, group in zip(_colours(len(curves)), curves, strict=True):
+            for number, (group, label) in enumerate(zip(curves, labels, strict=True)):
                 if group:
-                    _curve(axis, group, colour)
+                    _curve(axis, group, COLOURS[number % len(COLOURS)], label)
             _finish_quality(axis, metric, [row for row in measured if row["metric"] == metric])
         if len(groups) > 1:
             figure.legend(
@@ -76,10 +76,10 @@ def quality(rows: Sequence[Row]) -> bytes:
         return png(figure)
 
 
-def _curve(axis: "Axes", group: Sequence[Row], colour: str) -> None:
+def _curve(axis: "Axes", group: Sequence[Row], colour: str, label: str) -> None:
     steps = sorted({row["steps"] for row in group})
     mean, deviation = np.transpose([measurements.spread([r for r in group if r["steps"] == n]) for n in steps])
-    axis.plot(steps, mean, "o-", color=colour, markersize=4, label=measurements.title(group))
+    axis.plot(steps, mean, "o-", color=colour, markersize=4, label=label)
     if deviation.any():
         axis.fill_between(steps, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
 
@@ -113,13 +113,14 @@ def _log_scale(axis: "Axes", low: float, high: float) -> None:
 
 
 def losses(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> bytes:
-    """The named scalars of records {"step", name: value, ...} against the step, a panel each."""
+    """The named scalars of records {"step", name: value, ...} against the step, a panel each; what is not a number is
+    left out."""
     with panels(len(names)) as (figure, axes):
         for axis, name in zip(axes, names, strict=True):
             points = [(r["step"], r[name]) for r in records if _finite(r.get(name))]
             steps, values = np.transpose(points) if points else (np.zeros(0), np.zeros(0))
             axis.plot(steps, values, color=COLOURS[0], linewidth=1.4)
-            if len(values) and values.min() > 0 and values.max() > 4 * values.min():
+            if len(values) and values.min() > 0 and 4 < values.max() / values.min() < 1e5:
                 _log_scale(axis, values.min(), values.max())
             axis.set_title(name, loc="left")
             axis.set_xlabel("step")
@@ -142,14 +143,14 @@ def density(
     edges = np.linspace(-reach, reach, bins + 1)
     fine = np.linspace(-reach, reach, 4 * bins + 1)
     law = _on_grid(log_density, fine) if log_density else _histogram(exact, edges)
-    brightest = 1.4 * float(np.quantile(law[law > 0], 0.95))
-    with panels(len(samples) + 1, columns=len(samples) + 1, square=True) as (figure, axes):
+    brightest = 1.25 * float(np.quantile(law[law > 0], 0.95))
+    with panels(len(samples) + 1, square=True) as (figure, axes):
         for axis, (steps, x) in zip(axes, samples.items(), strict=False):
             if fewest < 2_000:
                 _dots(axis, x)
             else:
                 _heat(axis, _histogram(x, edges), reach, brightest)
-            _bare(axis, "1 step" if steps == 1 else f"{steps} steps", reach)
+            _bare(axis, caption(steps), reach)
         _heat(axes[-1], law, reach, brightest)
         _bare(axes[-1], "exact" if log_density else "data", reach)
         return png(figure)
@@ -157,21 +158,21 @@ def density(
 
 def trajectories(paths: Mapping[int, Float[np.ndarray, "_ n 2"]]) -> bytes:
     """Samples on their way from noise (dots of ink) to where they end, a panel for each step count."""
-    reach = 1.05 * max(float(np.abs(x[np.isfinite(x)]).max(initial=1.0)) for x in paths.values())
-    with panels(len(paths), columns=len(paths), square=True) as (figure, axes):
+    reach = 1.1 * max(float(np.quantile(np.abs(x[np.isfinite(x)]), 0.999)) for x in paths.values())
+    with panels(len(paths), square=True) as (figure, axes):
         from matplotlib.collections import LineCollection
 
         for axis, (steps, x) in zip(axes, paths.items(), strict=True):
-            lines = LineCollection(x.swapaxes(0, 1), colors=COLOURS[0], linewidths=0.5, alpha=0.35)
+            lines = LineCollection(x.swapaxes(0, 1), colors=COLOURS[0], linewidths=0.6, alpha=0.4)
             axis.add_collection(lines)
             axis.plot(*x[0].T, ".", color=INK, markersize=1.6, markeredgewidth=0)
             axis.plot(*x[-1].T, ".", color=COLOURS[1], markersize=3.2, markeredgewidth=0)
-            _bare(axis, "1 step" if steps == 1 else f"{steps} steps", reach)
+            _bare(axis, caption(steps), reach)
         return png(figure)
 
 
 def image_grid(
-    rows: Mapping[str, UInt8[np.ndarray, "n h w c"]], *, tile: int = 48, gap: int = 4, margin: int = 64
+    rows: Mapping[str, UInt8[np.ndarray, "n h w c"]], *, tile: int = 96, gap: int = 8, margin: int = 130
 ) -> bytes:
     """Captioned rows of images with separators between them; small images grow by a whole factor to about `tile`."""
     from PIL import Image, ImageDraw, ImageFont
@@ -181,7 +182,7 @@ def image_grid(
     across, down = width * zoom + gap, height * zoom + gap
     columns = max(map(len, rows.values()))
     canvas = Image.new("RGBA", (margin + columns * across - gap, len(rows) * down - gap))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=28)
     for r, (caption, images) in enumerate(rows.items()):
         draw.text((0, r * down + height * zoom / 2), caption, INK, font, anchor="lm")
         for c, pixels in enumerate(images):
@@ -193,17 +194,22 @@ def image_grid(
     return file.getvalue()
 
 
+def caption(steps: int) -> str:
+    """A number of steps in words."""
+    return "1 step" if steps == 1 else f"{steps} steps"
+
+
 @contextmanager
-def panels(count: int, *, columns: int = COLUMNS, square: bool = False):
-    """A figure and its panels in rows of `columns`, in the house's style; nothing stays open behind it."""
+def panels(count: int, *, square: bool = False):
+    """A figure and its panels, three a line, in the house's style; nothing stays open behind it."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = min(columns, max(count, 1))
-    lines = -(-count // columns) or 1
-    tall = WIDTH / columns * 1.1 if square else 2.5
+    side = WIDTH / COLUMNS
+    columns, lines = min(COLUMNS, max(count, 2)), max(-(-count // COLUMNS), 1)
     with matplotlib.rc_context(STYLE):
-        figure: Figure = Figure((WIDTH, lines * tall), layout="constrained")
+        size = (columns * side, lines * (side + 0.3 if square else 2.4))
+        figure: Figure = Figure(size, layout="constrained")
         axes = list(figure.subplots(lines, columns, squeeze=False).flat)
         for spare in axes[count:]:
             spare.remove()
@@ -242,10 +248,6 @@ def _bare(axis: "Axes", title: str, reach: float) -> None:
     axis.grid(False)
     axis.spines[:].set_visible(False)
     axis.set_title(title)
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
 def _finite(value: float | None) -> bool:

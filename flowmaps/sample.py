@@ -1,0 +1,116 @@
+"""`--mode=sample`: pictures of a trained run over step counts, from the same noise and labels, and samples to keep."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from flowmaps import evaluate, experiment, generate, plots
+from flowmaps.errors import UsageError
+from flowmaps.experiment import Experiment
+from flowmaps.generate import Generated
+from flowmaps.measurements import write_whole
+from flowmaps.types import Params
+
+LINES = 400
+"""Samples whose way is drawn."""
+ACROSS = 1280
+"""Pixels that the images of a row take, about."""
+MOST_COLUMNS = 20
+
+
+def run(config: ConfigDict, workdir: str | Path) -> Path:
+    """Draws config.sample.num_samples samples of the last checkpoint, at config.sample.steps, with the first of the
+    averages that config.eval.ema names.
+
+    In workdir/samples: grid.png, a row or panel for each step count; of planes also trajectories.png; and
+    samples.npz of the largest step count, with `arr_0` uint8 [N, H, W, C] for images and float32 [N, 2] for planes, and
+    `arr_1` int64 labels where there are classes. Returns that folder.
+
+    Raises UsageError for an unknown sampler or a size below one, MissingError where there is no checkpoint.
+    """
+    directory = Path(workdir) / "samples"
+    exp = experiment.build(config)
+    program = check(exp)
+    _, averages = next(evaluate.checkpoints(exp, Path(workdir)))
+    params = next(iter(averages.values()))
+    made = {steps: draw(exp, program, params, steps) for steps in sorted(config.sample.steps)}
+    pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, made)
+    if jax.process_index() == 0:
+        for name, picture in pictures.items():
+            write_whole(directory / name, picture)
+        save(directory / "samples.npz", exp, made[max(made)])
+        logging.info("samples of %s steps: %s", ", ".join(map(str, made)), directory)
+    return directory
+
+
+def check(exp: Experiment) -> generate.Program:
+    """The program that samples. Raises UsageError for any field of config.sample that cannot be."""
+    chosen = exp.config.sample
+    if chosen.num_samples < 1 or not chosen.steps:
+        raise UsageError(
+            f"sample.num_samples={chosen.num_samples} and sample.steps={chosen.steps}: at least one of each"
+        )
+    for steps in chosen.steps:
+        generate.time_grid(exp, steps)
+    return generate.program(exp, batch_size=min(chosen.num_samples, exp.config.eval.batch_size))
+
+
+def draw(exp: Experiment, program: generate.Program, params: Params, steps: int) -> Generated:
+    """The samples of config.sample after `steps` steps."""
+    chosen = exp.config.sample
+    return generate.samples(exp, program, params, steps=steps, seed=chosen.seed, num_samples=chosen.num_samples)
+
+
+def draw_plane(exp: Experiment, params: Params, made: Mapping[int, Generated]) -> dict[str, bytes]:
+    """Densities beside the exact one, and the ways from noise to samples."""
+    chosen = exp.config.sample
+    source = exp.dataset.test or exp.dataset.train
+    exact = source.batch(np.arange(min(len(source), chosen.num_samples)))["x1"]
+    points = {steps: samples.x for steps, samples in made.items()}
+    lines = min(LINES, chosen.num_samples)
+    paths = generate.trajectories(exp, params, step_counts=tuple(made), seed=chosen.seed, num_samples=lines)
+    return {
+        "grid.png": plots.density(points, exact, exp.dataset.log_density),
+        "trajectories.png": plots.trajectories(dict(zip(made, paths, strict=True))),
+    }
+
+
+def draw_images(exp: Experiment, made: Mapping[int, Generated]) -> dict[str, bytes]:
+    """The first images at each step count, and real ones of the same labels below them."""
+    columns = int(np.clip(ACROSS // exp.dataset.shape[1], 1, min(MOST_COLUMNS, exp.config.sample.num_samples)))
+    shown = {plots.caption(steps): samples.x[:columns] for steps, samples in made.items()}
+    real = real_like(exp, made[max(made)].labels, columns)
+    return {"grid.png": plots.image_grid({name: to_uint8(x) for name, x in {**shown, "real": real}.items()})}
+
+
+def real_like(exp: Experiment, labels: np.ndarray | None, count: int) -> Float[np.ndarray, "_ h w c"]:
+    """Training images: the first ones, or where there are labels the first unused one of each label in turn."""
+    if labels is None:
+        return exp.dataset.train.batch(np.arange(min(count, len(exp.dataset.train))))["x1"]
+    pool = exp.dataset.train.batch(np.arange(min(len(exp.dataset.train), 40 * exp.dataset.num_classes)))
+    left = {label: list(np.flatnonzero(pool["label"] == label)) for label in set(labels[:count].tolist())}
+    picked = [left[label].pop(0) for label in labels[:count].tolist() if left[label]]
+    return pool["x1"][np.array(picked, np.int64)]
+
+
+def save(path: Path, exp: Experiment, made: Generated) -> None:
+    """Writes samples as evaluators of others read them (the format of ADM's)."""
+    x = made.x.astype(np.float32) if exp.dataset.kind == "plane" else to_uint8(made.x)
+    labels = {} if made.labels is None else {"arr_1": made.labels.astype(np.int64)}
+    file = io.BytesIO()
+    np.savez(file, arr_0=x, **labels)
+    write_whole(path, file.getvalue())
+
+
+def to_uint8(x: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Images in [-1, 1] as bytes: 127.5 x + 128 cut to [0, 255] and truncated, the convention of EDM and MeanFlow.
+
+    What is not a number becomes black.
+    """
+    return np.clip(127.5 * np.nan_to_num(x, nan=-2) + 128, 0, 255).astype(np.uint8)
