@@ -1,0 +1,232 @@
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from configs import base
+from flowmaps import data, experiment, methods, networks, optimizers
+from flowmaps.checkpoints import Checkpoints
+from flowmaps.errors import MissingError, UsageError
+from flowmaps.types import NULL_LABEL, Roles
+
+
+def small(method="lsd", dataset="checker", *, batch_size=64, width=8, **sections):
+    """A small config; `sections` are values by section: train={"ema": ()}."""
+    config = base.get_config()
+    config.method = base.part(methods, method)
+    config.data = base.part(data, dataset)
+    config.network = base.part(networks, "mlp", width=width, depth=2)
+    config.train.batch_size = batch_size
+    for section, values in sections.items():
+        config[section].update(values)
+    return config
+
+
+def batches(exp, config):
+    loader = data.loader(exp.dataset.train, batch_size=config.train.batch_size, seed=config.seed)
+    return (experiment.global_batch(exp, batch) for batch in loader)
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset"), [*((name, "checker") for name in methods.names()), ("mean_flow", "digits")]
+)
+def test_every_method_takes_steps_traced_once(method, dataset):
+    config = small(method, dataset, batch_size=256, width=4)
+    exp = experiment.build(config)
+    step, state, stream = experiment.train_step(exp), experiment.init(exp), batches(exp, config)
+    before = jax.device_get(state.params)
+    for _ in range(2):
+        state, metrics = step(state, next(stream))
+    assert step._cache_size() == 1
+    assert (int(state.step), int(state.skipped)) == (2, 0)
+    assert {"loss", "grad_norm", "learning_rate", "skipped"} < set(metrics)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before["student"], jax.device_get(state.params["student"]))
+    assert moved["Dense_0"]["kernel"] and moved["Dense_1"]["kernel"]
+
+
+@pytest.mark.parametrize("method", ["lsd", "shortcut"])
+def test_abstract_state_is_the_state_and_its_shardings(method):
+    """With fsdp=4 one kernel of 64 x 64 is cut: in the parameters, two moments, two averages and the target."""
+    exp = experiment.build(small(method, width=64, train={"ema": (0.9, 0.999)}, mesh={"fsdp": 4}))
+    state, abstract = experiment.init(exp), experiment.abstract_state(exp)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, abstract)
+    jax.tree.map(lambda a, b: chex.assert_equal(a.sharding, b.sharding), state, abstract)
+    cut = [a for a in jax.tree.leaves(state) if a.sharding.spec != P()]
+    assert len(cut) == (6 if method == "shortcut" else 5)
+    assert set(state.ema) == {"0.9", "0.999"}
+
+
+def test_initial_state_depends_on_the_seed_and_not_on_the_devices():
+    first = experiment.init(experiment.build(small()))
+    same = experiment.init(experiment.build(small(mesh={"data": 1, "fsdp": 1})))
+    chex.assert_trees_all_equal(jax.device_get(first), jax.device_get(same))
+    config = small()
+    config.seed = 1
+    other = experiment.init(experiment.build(config))
+    kernels = [s.params["student"]["Dense_0"]["kernel"] for s in (first, other)]
+    assert not np.any(np.isclose(*kernels))
+
+
+def test_labels_reach_the_batch_where_there_are_classes():
+    for dataset, names in (("checker", {"x1"}), ("digits", {"x1", "label"})):
+        config = small(dataset=dataset)
+        exp = experiment.build(config)
+        batch, abstract = next(batches(exp, config)), experiment.abstract_batch(exp)
+        assert set(batch) == names
+        chex.assert_trees_all_equal_shapes_and_dtypes(batch, abstract)
+        jax.tree.map(lambda a, b: chex.assert_equal(a.sharding, b.sharding), batch, abstract)
+
+
+def test_a_batch_that_a_method_cannot_deal_fails_before_the_first_step():
+    exp = experiment.build(small(batch_size=6, mesh={"data": 1}))
+    with pytest.raises(UsageError, match="6 rows"):
+        experiment.train_step(exp)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"batch_size": 100}, r"train.batch_size=100 is not a multiple of 8"),
+        ({"train": {"accumulate": 3}}, r"not a multiple of 24 \(8 devices x 3"),
+        ({"mesh": {"fsdp": 3}}, "mesh.fsdp=3 does not divide the 8 devices"),
+        ({"guidance": {"scale": 2.0}}, "guidance.scale=2.0 needs labels"),
+        ({"optimizer": {"name": "adman"}}, "unknown optimizer 'adman': did you mean 'ada"),
+        ({"interpolant": {"name": "linnear"}}, "unknown interpolant 'linnear': did you mean 'linear'"),
+        ({"coupling": {"name": "independant"}}, "unknown coupling 'independant': did you mean 'independent'"),
+        ({"network": {"name": "mlpp"}}, "unknown network 'mlpp': did you mean 'mlp'"),
+        ({"data": {"name": "chequer"}}, "unknown data set 'chequer': did you mean 'checker'"),
+        ({"method": {"name": "lsdd"}}, "unknown method 'lsdd': did you mean 'lsd'"),
+        ({"method": {"diagonal_fractoin": 0.5}}, "'diagonal_fractoin': did you mean 'diagonal_fraction'"),
+        ({"network": {"widht": 3}}, "'widht': did you mean 'width'"),
+    ],
+)
+def test_wrong_values_are_named(sections, words):
+    config = small(batch_size=sections.pop("batch_size", 64))
+    for section, values in sections.items():
+        for name, value in values.items():
+            config[section][name] = value
+    with pytest.raises(UsageError, match=words):
+        experiment.build(config)
+
+
+def test_a_role_without_a_network_is_named():
+    config = small()
+    config.method.learned_weight = True
+    del config.players.log_variance
+    with pytest.raises(UsageError, match=r"role 'log_variance'.*set config.players.log_variance.network"):
+        experiment.build(config)
+
+
+def test_a_role_that_the_student_owns_has_its_network_and_learns():
+    config = small(method="lsd")
+    config.method.learned_weight = True
+    config.players.log_variance = {"network": base.part(networks, "log_variance", width=8)}
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    head = state.params["log_variance"]
+    assert not any(np.any(p) for p in jax.tree.leaves(head))  # it starts at zero
+    state, _ = experiment.train_step(exp)(state, next(batches(exp, config)))
+    assert all(np.any(p) for p in jax.tree.leaves(state.params["log_variance"]))
+    assert set(state.opt_state) == {"student"}
+
+
+def test_a_player_has_its_own_optimizer_for_its_own_number_of_updates():
+    """The critic, updated at every fourth of 100 steps, ends its cosine after 25 updates."""
+    config = small(train={"steps": 100})
+    config.players.critic = {"optimizer": {"name": "sgd", "learning_rate": 0.5}}
+    method = experiment.build(config).method._replace(periods={"critic": 4})
+    critic = experiment.make_optimizer(config, method, "critic")
+    student = experiment.make_optimizer(config, method, "student")
+    np.testing.assert_allclose([critic.learning_rate(jnp.array(n)) for n in (0, 25)], [0.5, 0], atol=1e-7)
+    np.testing.assert_allclose([student.learning_rate(jnp.array(n)) for n in (0, 100)], [1e-3, 0], atol=1e-9)
+    gradient = {"w": jnp.array([0.25])}
+    np.testing.assert_allclose(critic.update(gradient, critic.init(gradient), gradient)[0]["w"], -0.5 * 0.25)
+
+
+def arguments(exp, n=8):
+    """x, s, t and labels of n rows."""
+    x = jax.random.normal(jax.random.key(0), (n, *exp.dataset.shape))
+    return x, jnp.linspace(0, 0.5, n), jnp.linspace(0.5, 1, n), {"label": jnp.arange(n) % 3}
+
+
+def test_student_is_the_network_and_guided_where_the_config_says():
+    """v_null + w (v_label - v_null) on the interval, v_label outside."""
+    config = small(dataset="digits", guidance={"scale": 3.0, "interval": (0.2, 1.0)})
+    exp = experiment.build(config)
+    params = experiment.init(exp).params["student"]
+    x, s, t, cond = arguments(exp)
+    plain = networks.bind(exp.networks["student"], params)
+    labelled = np.asarray(plain(x, s, t, cond))
+    free = np.asarray(plain(x, s, t, {"label": jnp.full(8, NULL_LABEL)}))
+    scale = np.where(s >= 0.2, 3.0, 1.0).reshape(-1, 1, 1, 1)
+    guided = experiment.student(exp, params)
+    np.testing.assert_allclose(guided(x, s, t, cond), free + scale * (labelled - free), rtol=1e-4, atol=1e-5)
+    config.guidance.scale = 1.0
+    np.testing.assert_array_equal(experiment.student(experiment.build(config), params)(x, s, t, cond), labelled)
+
+
+def test_sampler_is_the_methods_the_configs_or_the_asked_one():
+    """Evaluations of a student for four steps: one_step 1, composed 4, Heun on the diagonal 8."""
+    config = small()
+    exp = experiment.build(config)
+    roles = experiment.roles_for_sampling(exp, experiment.init(exp).params["student"])
+    assert isinstance(roles, Roles)
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def nfe(name="default"):
+        sampler = experiment.sampler(exp, name)
+        return int(sampler(roles, jnp.zeros((4, 2)), jnp.linspace(0, 1, 5), keys, {}).nfe)
+
+    assert experiment.sampler(exp) is exp.method.sampler
+    assert (nfe(), nfe("one_step")) == (4, 1)
+    config.sample.update({"sampler": "diagonal", "solver": "heun"})
+    assert (nfe(), nfe("one_step"), nfe("composed")) == (8, 1, 4)
+    with pytest.raises(UsageError, match="unknown sampler 'onestep': did you mean 'one_step'"):
+        experiment.sampler(exp, "onestep")
+
+
+def finished_run(path, **changes):
+    """A workdir with one checkpoint whose averages differ from its parameters."""
+    config = small(**changes)
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    state = state.replace(ema={name: jax.tree.map(lambda p: p + 1, p) for name, p in state.ema.items()})
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        checkpoints.save(3, state, {"position": 3}, {}, wait=True)
+    (path / "config.json").write_text(json.dumps(config.to_dict()))
+    return state
+
+
+@pytest.mark.parametrize("decays", [(0.9, 0.99), ()])
+def test_student_starts_from_the_average_of_another_run(tmp_path, decays):
+    """Of a run by another method; from its parameters where it kept no average."""
+    donor = finished_run(tmp_path, method="flow_matching", train={"ema": decays})
+    config = small(method="shortcut", batch_size=256)
+    config.init_from = str(tmp_path)
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    expected = jax.device_get(donor.ema["0.9"] if decays else donor.params["student"])
+    for ours in (state.params["student"], state.target, state.ema["0.999"]):
+        chex.assert_trees_all_equal(jax.device_get(ours), expected)
+    jax.tree.map(lambda a, b: chex.assert_equal(a.sharding, b.sharding), state, experiment.abstract_state(exp))
+    experiment.train_step(exp)(state, next(batches(exp, config)))  # donates every buffer once
+
+
+def test_init_from_what_is_no_run_or_another_network_is_refused(tmp_path):
+    config = small()
+    config.init_from = str(tmp_path / "nowhere")
+    with pytest.raises(MissingError, match="nowhere"):
+        experiment.init(experiment.build(config))
+    finished_run(tmp_path, width=16)
+    config.init_from = str(tmp_path)
+    with pytest.raises(UsageError, match="Dense_0"):
+        experiment.init(experiment.build(config))
+
+
+def test_every_optimizer_in_a_config_takes_the_configs_options():
+    for name in optimizers.names():
+        experiment.build(small(optimizer={"name": name}))
