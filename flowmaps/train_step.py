@@ -27,7 +27,6 @@ Bind = Callable[[Params], Callable]
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
-
 STREAMS = {"init": 0, "rows": 1}
 """What is drawn from a run's seed: the initial weights, and all that belongs to rows."""
 
@@ -104,10 +103,10 @@ def bind_roles(
     bound = {role: binds[role](p) for role, p in params.items()}
     average = params["student"] if target is None else target
     return Roles(
-        student=bound.pop("student"),
+        student=bound["student"],
         target=binds["student"](lax.stop_gradient(average)),
-        teacher=bound.pop("teacher", None),
-        extras=bound,
+        teacher=bound.get("teacher"),
+        extras={role: f for role, f in bound.items() if role not in ("student", "teacher")},
     )
 
 

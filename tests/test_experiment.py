@@ -48,6 +48,22 @@ def test_every_method_takes_steps_traced_once(method, dataset):
     assert moved["Dense_0"]["kernel"] and moved["Dense_1"]["kernel"]
 
 
+def test_the_look_ahead_and_the_first_step_share_one_trace():
+    config = small()
+    exp = experiment.build(config)
+    traces = []
+
+    def counted(*arguments):
+        traces.append(arguments)
+        return exp.method.losses["student"](*arguments)
+
+    exp = exp._replace(method=exp.method._replace(losses={"student": counted}))
+    step, state, stream = experiment.train_step(exp), experiment.init(exp), batches(exp, config)
+    for _ in range(3):
+        state, _ = step(state, next(stream))
+    assert len(traces) == 1
+
+
 @pytest.mark.parametrize("method", ["lsd", "shortcut"])
 def test_abstract_state_is_the_state_and_its_shardings(method):
     """With fsdp=4 one kernel of 64 x 64 is cut: in the parameters, two moments, two averages and the target."""
