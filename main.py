@@ -32,7 +32,8 @@ def main(arguments: Sequence[str]) -> None:
         if FLAGS.config is None or arguments[1:]:
             raise UsageError("usage: python main.py --config=configs/NAME.py [--mode=...] [--workdir=...]")
         command_line.quiet_libraries()
-        jax.config.update("jax_compilation_cache_dir", FLAGS.config.compilation_cache)
+        if FLAGS.config.compilation_cache:
+            jax.config.update("jax_compilation_cache_dir", FLAGS.config.compilation_cache)
         processes.start(FLAGS.distributed)
         result = run(FLAGS.mode, FLAGS.workdir or default_workdir(FLAGS["config"].config_filename))
         sys.stdout.write(json.dumps(result) + "\n")
@@ -52,8 +53,7 @@ def run(mode: str, directory: str) -> dict:
 
 
 def default_workdir(config: str) -> str:
-    file, _, variant = config.partition(":")
-    return str(Path("runs") / "_".join(filter(None, (Path(file).stem, variant))))
+    return str(Path("runs") / config.removesuffix(".py").replace(".py:", "_").rpartition("/")[2])
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     """Trains until config.train.steps, from the newest checkpoint in `workdir` where there is one; then evaluates,
     samples and writes the report. Returns what the program prints as its last line.
 
-    SIGTERM ends it early and saves: the same command given again goes on from there, to the bit on a CPU.
+    SIGTERM ends it early, with everything saved: the same command goes on from there, to the bit on a CPU.
     With `overwrite` the run of another config is removed from `workdir` first.
 
     Raises:
@@ -48,14 +48,19 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     workdir = Path(workdir).resolve()
     if not overwrite:
         runs.check(config, workdir)
-    with termination() as terminated:
+    terminated = threading.Event()
+    with on_sigterm(lambda *_: terminated.set()):
         exp = build(config)
         take = experiment.train_step(exp)
+        fresh = None if runs.goes_on(config, workdir) else experiment.init(exp)
         if jax.process_index() == 0:
             runs.begin(config, workdir, overwrite=overwrite)
-        step = train(exp, take, workdir, terminated)
+        step = train(exp, take, fresh, workdir, terminated.is_set)
     done = {"mode": "train", "workdir": str(workdir), "step": step}
-    return {**done, **conclude(config, workdir)} if step == config.train.steps else {**done, "terminated": True}
+    if step >= config.train.steps and not terminated.is_set():
+        with suppress(KeyboardInterrupt), on_sigterm(signal.default_int_handler):
+            return {**done, **conclude(config, workdir)}
+    return {**done, "terminated": True}
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -70,8 +75,9 @@ def build(config: ConfigDict) -> Experiment:
     return exp
 
 
-def train(exp: Experiment, take: Step, workdir: Path, terminated: Callable[[], bool]) -> int:
-    """Takes the steps that are left, or until `terminated`, and returns how many there are in all.
+def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, terminated: Callable[[], bool]) -> int:
+    """Takes the steps that are left, from the newest checkpoint or else from `fresh`, or as many as there are until
+    `terminated`; returns how many there are in all.
 
     The host runs ahead of the devices: it waits for them only where it logs, saves, or looks at skipped updates.
     """
@@ -80,7 +86,7 @@ def train(exp: Experiment, take: Step, workdir: Path, terminated: Callable[[], b
     meta = {"config": runs.plain(exp.config), "versions": runs.versions(), "commit": runs.commit()}
     measure = measurement(exp)
     with Checkpoints(workdir / "checkpoints", **kept) as checkpoints:
-        state, batches = start(exp, checkpoints)
+        state, batches = start(exp, fresh, checkpoints)
         first = step = int(state.step)
         stopping = checkpoints.reached_preemption if jax.process_count() > 1 else lambda step: terminated()
 
@@ -114,37 +120,35 @@ def train(exp: Experiment, take: Step, workdir: Path, terminated: Callable[[], b
     return step
 
 
-def start(exp: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, data.Loader]:
-    """The state and the batches to go on with: of the newest checkpoint, or of the beginning."""
-    position = 0
-    if checkpoints.steps():
+def start(exp: Experiment, fresh: TrainState | None, checkpoints: Checkpoints) -> tuple[TrainState, data.Loader]:
+    """The state and the batches to go on with: of the newest checkpoint, or else of the beginning."""
+    if fresh is None:
         step, state, saved, _ = checkpoints.restore(experiment.abstract_state(exp))
-        position = saved["position"]
         logging.info("going on from checkpoint %d", step)
     else:
-        state = experiment.init(exp)
-        logging.info("parameters\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+        state, saved = fresh, {"position": 0}
+        table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        logging.info("parameters\n%s", table)
     batches = data.loader(
         exp.dataset.train,
         batch_size=exp.config.train.batch_size,
         seed=exp.config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        position=position,
+        position=saved["position"],
     )
     return state, batches
 
 
 @contextmanager
-def termination() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come, which does nothing else meanwhile. Several processes leave that to orbax."""
-    received = threading.Event()
+def on_sigterm(handler: Callable) -> Iterator[None]:
+    """Meanwhile `handler` answers SIGTERM; among several processes orbax does, so that all stop at the same step."""
     if jax.process_count() > 1:
-        yield received.is_set
+        yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
+    before = signal.signal(signal.SIGTERM, handler)
     try:
-        yield received.is_set
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -216,7 +220,7 @@ def log_metrics(step: int, recent: Sequence[Metrics], writer: Writer, progress: 
     progress.report(step, values, speed)
 
 
-def averages(recent: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+def averages(recent: Sequence[Mapping[str, SupportsFloat]]) -> dict[str, float]:
     """Means over steps, of what is finite; nan where nothing is, as for a player that had no turn."""
     names = sorted(recent[0], key=lambda name: (name != "loss", name))
     values = {name: np.array([measured[name] for measured in recent], np.float64) for name in names}

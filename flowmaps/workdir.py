@@ -66,6 +66,12 @@ def check(config: ConfigDict, workdir: str | Path) -> None:
         )
 
 
+def goes_on(config: ConfigDict, workdir: str | Path) -> bool:
+    """Whether the workdir holds checkpoints of a run of this config."""
+    saved = any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
+    return saved and not any(_differences(config, Path(workdir)))
+
+
 def begin(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> None:
     """Writes config.json and environment.json. With `overwrite`, the run of another config is removed first; that of
     this one goes on, so that the same command may be given again."""

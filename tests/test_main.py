@@ -1,0 +1,148 @@
+"""The program as it is called: what it prints, how it exits, and one line for each mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import launcher
+import pytest
+from launcher import ROOT
+
+from flowmaps import command_line
+from flowmaps.errors import MissingError, NonFiniteError, UsageError
+
+USAGE, MISSING, NON_FINITE = UsageError.exit_code, MissingError.exit_code, NonFiniteError.exit_code
+CONFIG = f"--config={launcher.TINY}"
+
+MISTAKES = {
+    "unknown field": ([CONFIG, "--config.train.stps=5"], USAGE, ["field of config.train 'stps'", "mean 'steps'"]),
+    "unknown section": ([CONFIG, "--config.trian.steps=5"], USAGE, ["field of config 'trian'", "mean 'train'"]),
+    "field of a value": ([CONFIG, "--config.seed.x=5"], USAGE, ["config.seed.x", "config.seed is a value"]),
+    "section as a value": ([CONFIG, "--config.eval=5"], USAGE, ["config.eval is a section", "num_samples"]),
+    "word for an int": ([CONFIG, "--config.train.steps=abc"], USAGE, ["--config.train.steps: 'abc'", "type int"]),
+    "float for an int": ([CONFIG, "--config.train.steps=0.5"], USAGE, ["config.train.steps: '0.5'", "type int"]),
+    "word for a float": ([CONFIG, "--config.guidance.scale=x"], USAGE, ["config.guidance.scale: 'x'", "type float"]),
+    "word for a bool": ([CONFIG, "--config.network.residual=x"], USAGE, ["config.network.residual: 'x'", "bool"]),
+    "words for ints": ([CONFIG, "--config.eval.steps=1,b"], USAGE, ["config.eval.steps: '1,b'", "type int"]),
+    "no value": ([CONFIG, "--config.seed"], USAGE, ["--config.seed: '--workdir=", "type int"]),
+    "unknown flag": ([CONFIG, "--workdri=x"], USAGE, ["unknown", "'workdri'", "workdir"]),
+    "unknown mode": ([CONFIG, "--mode=trian"], USAGE, ["--mode=trian", "train|eval|sample"]),
+    "stray word": ([CONFIG, "train"], USAGE, ["usage: python main.py --config="]),
+    "no config": ([], USAGE, ["usage: python main.py --config="]),
+    "unknown config": ([CONFIG.replace("tiny", "tinny")], USAGE, ["unknown config", "tests/tiny.py'?"]),
+    "unknown method": ([CONFIG, "--config.method.name=flow_maching"], USAGE, ["mean 'flow_matching'"]),
+    "unknown network": ([CONFIG, "--config.network.name=mpl"], USAGE, ["network 'mpl'", "mean 'mlp'"]),
+    "unknown data set": ([CONFIG, "--config.data.name=cheker"], USAGE, ["data set 'cheker'", "mean 'checker'"]),
+    "unknown sampler": ([CONFIG, "--config.sample.sampler=one_stp"], USAGE, ["'one_stp'", "mean 'one_step'"]),
+    "unknown metric": ([CONFIG, "--config.eval.metrics=sliced"], USAGE, ["metric 'sliced'", "mean 'sliced_w2'"]),
+    "no steps": ([CONFIG, "--config.train.steps=0"], USAGE, ["train.steps=0 must be at least 1"]),
+    "odd batch": ([CONFIG, "--config.train.batch_size=9", "--config.train.accumulate=2"], USAGE, ["9", "2"]),
+    "no such score": (
+        [CONFIG, "--config.train.eval_every=5", "--config.eval.best_metric=sliced_w2/3"],
+        USAGE,
+        ["eval.best_metric 'sliced_w2/3'", "mean 'sliced_w2/2'"],
+    ),
+    "nothing to start from": ([CONFIG, "--config.init_from=/nowhere"], MISSING, ["/nowhere"]),
+    "nothing to evaluate": ([CONFIG, "--mode=eval"], MISSING, ["no checkpoint in", "--mode=train"]),
+    "nothing to sample": ([CONFIG, "--mode=sample"], MISSING, ["no checkpoint in", "--mode=train"]),
+}
+
+
+@pytest.mark.parametrize("arguments, code, parts", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, arguments, code, parts):
+    run = launcher.start(*arguments, f"--workdir={tmp_path / 'run'}", log=tmp_path / "log")
+    assert run.wait() == code
+    said = [line for line in run.err.read_text().splitlines() if " platform cpu" not in line]
+    assert len(said) == 1, said
+    for part in parts:
+        assert part.lower() in said[0].lower()
+    assert run.out.read_text() == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_three_modes_as_they_are_called(tmp_path):
+    """In real processes: train, which measures and draws as well; eval and sample of what it trained."""
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
+    results = {}
+    for mode in ("train", "eval", "sample"):
+        command = [sys.executable, "main.py", CONFIG, f"--mode={mode}", f"--workdir={tmp_path}"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        results[mode] = json.loads(done.stdout.splitlines()[-1])
+        if mode == "train":
+            assert (
+                "] platform cpu, 1 devices of kind cpu, 1 processes; global batch 8 = 1 hosts x 1 devices x 8"
+                in (done.stderr.splitlines()[0])
+            )
+            assert "step 40 of 40: loss " in done.stderr
+    assert results["train"]["step"] == 40
+    assert Path(results["train"]["report"]).read_text().startswith("<!")
+    assert results["train"]["measurements"] == results["eval"]["measurements"]
+    assert results["train"]["measurements"].keys() == {"sliced_w2/1", "sliced_w2/2"}
+    assert results["train"]["samples"] == results["sample"]["samples"] == str(tmp_path / "samples")
+
+
+def test_another_config_in_the_workdir_is_told_apart(tmp_path):
+    few = (CONFIG, "--config.eval.metrics=()", f"--workdir={tmp_path / 'run'}")
+    assert launcher.start(*few, "--config.train.steps=3", log=tmp_path / "log").wait() == 0
+    before = (tmp_path / "run" / "config.json").read_text()
+    for mode in ("train", "eval", "sample"):
+        run = launcher.start(*few, "--config.network.width=16", f"--mode={mode}", log=tmp_path / "log")
+        assert run.wait() == USAGE
+        assert run.err.read_text().count("\n") == 1
+        assert "another config: network.width 8 -> 16; " in run.err.read_text()
+    assert (tmp_path / "run" / "config.json").read_text() == before
+    run = launcher.start(
+        *few, "--config.network.width=16", "--config.train.steps=2", "--overwrite", log=tmp_path / "log"
+    )
+    assert run.wait() == 0
+    assert run.result()["step"] == 2
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+
+
+def test_training_that_stays_not_finite_exits_with_its_own_code(tmp_path):
+    steep = ("--config.optimizer.learning_rate=1e38", "--config.optimizer.clip_norm=0", "--config.train.max_skipped=5")
+    run = launcher.start(CONFIG, *steep, f"--workdir={tmp_path / 'run'}", log=tmp_path / "log")
+    assert run.wait() == NON_FINITE
+    assert "updates were not finite and were skipped" in run.err.read_text().splitlines()[-1]
+    assert "Traceback" not in run.err.read_text()
+
+
+@pytest.mark.parametrize(
+    "config, folder",
+    [("configs/a.py", "runs/a"), ("configs/a.py:long", "runs/a_long"), ("/x/y/a_b.py", "runs/a_b"), ("a.py", "runs/a")],
+)
+def test_the_workdir_is_named_after_config_and_variant(config, folder):
+    import main
+
+    assert main.default_workdir(config) == folder
+
+
+@pytest.mark.parametrize(
+    "arguments, fields",
+    [
+        (
+            ["main.py", "--config=a.py", "--config.train.steps=5", "--config.eval.steps", "3"],
+            ["train.steps", "eval.steps"],
+        ),
+        (["main.py", "-config=a.py", "--noconfig.network.residual"], ["network.residual"]),
+        (["main.py", "--configure.x=3", "--mode=train"], []),
+    ],
+)
+def test_fields_set_on_the_command_line(arguments, fields):
+    assert command_line.overridden(arguments) == fields
+
+
+def test_the_variant_reaches_the_config():
+    config = command_line.default_config(["main.py", f"{CONFIG}:eight", "--mode=train"])
+    assert config.train.batch_size == 64
+    assert command_line.default_config(["main.py", "--config", launcher.TINY]).train.batch_size == 8
+    assert command_line.default_config(["main.py", "--help"]) is None
+
+
+def test_a_config_without_variants_says_so(tmp_path):
+    (tmp_path / "plain.py").write_text("def get_config():\n    return None\n")
+    with pytest.raises(UsageError, match="has no variants: leave out ':long'"):
+        command_line.default_config(["main.py", f"--config={tmp_path / 'plain.py'}:long"])
