@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     programs = check(exp)
     floor = floors(exp)
     about = provenance(exp, workdir)
-    rows = [{**row, **about} for seed in config.eval.seeds for row in references(exp, seed)]
+    rows: list[Row] = []
     for step, averages in checkpoints(exp, workdir):
         for decay, params in averages.items():
             which = {"ema": decay, "checkpoint": step}
@@ -60,6 +60,7 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
                 for seed in config.eval.seeds:
                     measured = measure(exp, params, program, seed=seed, floor=floor)
                     rows += [{**row, **which, **about} for row in measured]
+    rows += [{**row, **about} for seed in config.eval.seeds for row in references(exp, seed)]
     if rows and jax.process_index() == 0:
         write(workdir / "eval", rows)
     for table in measurements.tables(rows):

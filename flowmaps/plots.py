@@ -112,20 +112,33 @@ def _log_scale(axis: "Axes", low: float, high: float) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def losses(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> bytes:
-    """The named scalars of records {"step", name: value, ...} against the step, a panel each; what is not a number is
-    left out."""
-    with panels(len(names)) as (figure, axes):
-        for axis, name in zip(axes, names, strict=True):
-            points = [(r["step"], r[name]) for r in records if _finite(r.get(name))]
-            steps, values = np.transpose(points) if points else (np.zeros(0), np.zeros(0))
-            axis.plot(steps, values, color=COLOURS[0], linewidth=1.4)
-            if len(values) and values.min() > 0 and 4 < values.max() / values.min() < 1e5:
-                _log_scale(axis, values.min(), values.max())
-            axis.set_title(name, loc="left")
+def curves(records: Sequence[Mapping[str, float | int | None]], panels_: Mapping[str, Mapping[str, str]]) -> bytes:
+    """Scalars of records {"step", name: value, ...} against the step; what is not a number is left out.
+
+    `panels_`: title of a panel -> label of each of its curves -> name of the scalar.
+    """
+    with panels(len(panels_)) as (figure, axes):
+        for axis, (title, names) in zip(axes, panels_.items(), strict=True):
+            series = {label: _series(records, name) for label, name in names.items()}
+            for number, (label, (steps, values)) in enumerate(series.items()):
+                axis.plot(steps, values, color=COLOURS[number % len(COLOURS)], linewidth=1.4, label=label)
+            everything = np.concatenate([values for _, values in series.values()])
+            if len(everything) and everything.min() > 0 and 4 < everything.max() / everything.min() < 1e5:
+                _log_scale(axis, everything.min(), everything.max())
+            axis.set_title(title, loc="left")
             axis.set_xlabel("step")
             axis.xaxis.set_major_formatter(_thousands)
+            if len(names) > 1:
+                axis.legend(fontsize=8, ncols=2)
         return png(figure)
+
+
+def _series(
+    records: Sequence[Mapping[str, float | int | None]], name: str
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    points = [(record["step"], record[name]) for record in records if _finite(record.get(name))]
+    steps, values = np.array(points, np.float64).reshape(-1, 2).T
+    return steps, values
 
 
 def density(
@@ -171,18 +184,18 @@ def trajectories(paths: Mapping[int, Float[np.ndarray, "_ n 2"]]) -> bytes:
         return png(figure)
 
 
-def image_grid(
-    rows: Mapping[str, UInt8[np.ndarray, "n h w c"]], *, tile: int = 96, gap: int = 8, margin: int = 130
-) -> bytes:
+def image_grid(rows: Mapping[str, UInt8[np.ndarray, "_ h w c"]], *, tile: int = 96, gap: int = 8) -> bytes:
     """Captioned rows of images with separators between them; small images grow by a whole factor to about `tile`."""
     from PIL import Image, ImageDraw, ImageFont
 
+    font = ImageFont.load_default(size=28)
+    margin = round(max(font.getlength(f"{caption}  ") for caption in rows)) if any(rows) else 0
     height, width, _ = next(iter(rows.values())).shape[1:]
     zoom = max(1, round(tile / width))
     across, down = width * zoom + gap, height * zoom + gap
     columns = max(map(len, rows.values()))
     canvas = Image.new("RGBA", (margin + columns * across - gap, len(rows) * down - gap))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=28)
+    draw = ImageDraw.Draw(canvas)
     for r, (caption, images) in enumerate(rows.items()):
         draw.text((0, r * down + height * zoom / 2), caption, INK, font, anchor="lm")
         for c, pixels in enumerate(images):
@@ -250,7 +263,7 @@ def _bare(axis: "Axes", title: str, reach: float) -> None:
     axis.set_title(title)
 
 
-def _finite(value: float | None) -> bool:
+def _finite(value: float | int | None) -> bool:
     return value is not None and math.isfinite(value)
 
 

@@ -13,6 +13,8 @@ from flowmaps.measurements import Row, Table, write_whole
 
 BOOKKEEPING = ("step", "skipped", "steps_per_second", "seconds")
 """Scalars of training that get no curve."""
+MEASURED = "eval/"
+"""Begins the names "eval/METRIC/STEPS" of quality measured during training."""
 LAST = ("grad_norm", "learning_rate")
 """Curves that come after those of the loss and its terms."""
 CAPTIONS = {
@@ -137,10 +139,15 @@ def samples(directory: Path) -> str:
 
 
 def training(records: Sequence[Mapping[str, Any]]) -> str:
-    """Curves of the loss, its terms and what else training logged."""
+    """Curves of the loss, its terms and what else training logged, and of the quality where it was measured."""
     names = [name for name in dict.fromkeys(n for record in records for n in record) if name not in BOOKKEEPING]
-    names = sorted(names, key=lambda name: (name in LAST, name != "loss"))
-    return picture(plots.losses(records, names), "Training", "") if names else ""
+    logged = sorted((n for n in names if not n.startswith(MEASURED)), key=lambda n: (n in LAST, n != "loss"))
+    panels: dict[str, dict[str, str]] = {name: {"": name} for name in logged}
+    for name in names:
+        if name.startswith(MEASURED):
+            metric, steps = name.removeprefix(MEASURED).rsplit("/", 1)
+            panels.setdefault(metric, {})[plots.caption(int(steps))] = name
+    return picture(plots.curves(records, panels), "Training", "") if panels else ""
 
 
 def picture(png: bytes, alt: str, caption: str) -> str:

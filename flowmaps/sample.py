@@ -113,4 +113,4 @@ def to_uint8(x: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
 
     What is not a number becomes black.
     """
-    return np.clip(127.5 * np.nan_to_num(x, nan=-2) + 128, 0, 255).astype(np.uint8)
+    return np.clip(127.5 * np.nan_to_num(x, nan=-2, posinf=2, neginf=-2) + 128, 0, 255).astype(np.uint8)
