@@ -221,8 +221,9 @@ def panels(count: int, *, square: bool = False):
     side = WIDTH / COLUMNS
     columns, lines = min(COLUMNS, max(count, 2)), max(-(-count // COLUMNS), 1)
     with matplotlib.rc_context(STYLE):
-        size = (columns * side, lines * (side + 0.3 if square else 2.4))
+        size = (columns * side, lines * (side + 0.4 if square else 2.7))
         figure: Figure = Figure(size, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.12, w_pad=0.06)
         axes = list(figure.subplots(lines, columns, squeeze=False).flat)
         for spare in axes[count:]:
             spare.remove()
