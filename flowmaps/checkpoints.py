@@ -58,9 +58,11 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             preservation_policy=SimpleNamespace(should_preserve=self._preserve),
         )
-        self._unreadable: set[int] = set()
         self._manager = ocp.CheckpointManager(self._directory, options=options)
-        self._scores = {step: self._saved_score(step) for step in self.steps()}
+        self._unreadable: set[int] = set()
+        self._scores: dict[int, float | None] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            self._look_at(step)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -69,8 +71,8 @@ class Checkpoints:
         self.close()
 
     def steps(self) -> list[int]:
-        """The steps that have a finished checkpoint, in order."""
-        return sorted(self._manager.all_steps())
+        """The steps that have a finished checkpoint, in order; none that was found broken is among them."""
+        return sorted(set(self._manager.all_steps()) - self._unreadable)
 
     def save(
         self,
@@ -119,9 +121,7 @@ class Checkpoints:
             except UsageError:
                 raise
             except Exception as error:  # a broken file shows as any of a dozen types
-                self._unreadable.add(candidate)
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                logging.error("checkpoint %d cannot be read, falling back to the one before: %s", candidate, reason)
+                self._pass_by(candidate, error)
         raise MissingError(
             f"none of the checkpoints in {self._directory} can be read: start again with another --workdir"
         )
@@ -166,11 +166,21 @@ class Checkpoints:
         _check_intact(items["state"], items["data"], meta)
         return Restored(step, items["state"], items["data"], meta)
 
-    def _saved_score(self, step: int) -> float | None:
+    def _look_at(self, step: int) -> None:
+        """Notes the score of a checkpoint. One that does not even say what it is was half deleted when a run was
+        killed, or is broken: that is worth a line where it would have been the newest."""
         try:
-            return self.meta(step)["score"]
-        except Exception:  # unreadable: it loses the rank, and restore will say so if it is ever asked for
-            return None
+            self._scores[step] = self.meta(step)["score"]
+        except Exception as error:  # a broken file shows as any of a dozen types
+            if self._scores:
+                self._unreadable.add(step)
+            else:
+                self._pass_by(step, error)
+
+    def _pass_by(self, step: int, error: Exception) -> None:
+        self._unreadable.add(step)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        logging.error("checkpoint %d cannot be read, falling back to the one before: %s", step, reason)
 
     def _preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context

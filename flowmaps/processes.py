@@ -25,7 +25,9 @@ def start(distributed: bool | None = None) -> None:
     if all(name in os.environ for name in NEEDED):
         address, count, index = (os.environ[name] for name in NEEDED)
         given = {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
-    logging.info("waiting for the other processes %s", given or "of this cluster")
+    logging.info(
+        "waiting for the other processes of this run, which must be started too: %s", given or "by the cluster"
+    )
     try:
         jax.distributed.initialize(**given)
     except ValueError as error:

@@ -5,7 +5,8 @@ import math
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,9 @@ from flowmaps.writers import Progress, Writer
 AT_LEAST_ONE = ("steps", "log_every", "checkpoint_every", "keep", "max_skipped")
 AT_LEAST_ZERO = ("keep_best", "keep_period", "eval_every")
 LATEST = ("learning_rate", "skipped")
-"""Metrics that are logged as they are; of the others the mean since the last line is logged."""
+"""Metrics that are logged as they are; of the others the mean over the last steps is logged."""
+WINDOW = 100
+"""Steps, at most and since the last line, that a logged mean is over."""
 
 
 def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
             Writer(workdir, step=step, active=active) as writer,
             Progress(step, chosen.steps, active=active) as progress,
         ):
-            recent = []
+            recent = deque(maxlen=WINDOW)
             while step < chosen.steps and not stopping(step):
                 state, measured = take(state, experiment.global_batch(exp, next(batches)))
                 step += 1
@@ -212,10 +215,10 @@ def log_first_step(step: int, measured: Metrics, progress: Progress) -> None:
     logging.info("step %d took %.1f s, compilation included", step, 1 / progress.speed(step))
 
 
-def log_metrics(step: int, recent: Sequence[Metrics], writer: Writer, progress: Progress) -> None:
-    """Writes the metrics of the steps since the last line."""
+def log_metrics(step: int, recent: Iterable[Metrics], writer: Writer, progress: Progress) -> None:
+    """Writes the metrics of the last steps."""
+    values = averages(jax.device_get(list(recent)))
     speed = progress.speed(step)
-    values = averages(jax.device_get(recent))
     writer.scalars(step, {**values, "steps_per_second": speed})
     progress.report(step, values, speed)
 

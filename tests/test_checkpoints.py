@@ -175,6 +175,17 @@ def test_a_broken_newest_checkpoint_never_pushes_out_a_good_one(tmp_path, log):
     assert len(log) == 1
 
 
+def test_what_a_killed_run_had_half_deleted_is_no_checkpoint(tmp_path, log):
+    save_steps(tmp_path, steps=(1, 2, 3))
+    shutil.rmtree(tmp_path / "1" / "meta")
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(4, make_state(4), {}, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
+    assert log == []
+
+
 def test_nothing_to_read_is_said_in_one_line(tmp_path, log):
     with pytest.raises(MissingError, match=r"no checkpoint in .*absent: train first"):
         Checkpoints(tmp_path / "absent", read_only=True)

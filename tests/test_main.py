@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ MISTAKES = {
         USAGE,
         ["eval.best_metric 'sliced_w2/3'", "mean 'sliced_w2/2'"],
     ),
+    "no cluster": ([CONFIG, "--distributed"], USAGE, ["--distributed: ", "JAX_COORDINATOR_ADDRESS"]),
     "nothing to start from": ([CONFIG, "--config.init_from=/nowhere"], MISSING, ["/nowhere"]),
     "nothing to evaluate": ([CONFIG, "--mode=eval"], MISSING, ["no checkpoint in", "--mode=train"]),
     "nothing to sample": ([CONFIG, "--mode=sample"], MISSING, ["no checkpoint in", "--mode=train"]),
@@ -54,7 +56,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, arguments, code, parts):
     run = launcher.start(*arguments, f"--workdir={tmp_path / 'run'}", log=tmp_path / "log")
     assert run.wait() == code
-    said = [line for line in run.err.read_text().splitlines() if " platform cpu" not in line]
+    said = [line for line in run.err.read_text().splitlines() if not re.search("platform cpu|waiting for", line)]
     assert len(said) == 1, said
     for part in parts:
         assert part.lower() in said[0].lower()

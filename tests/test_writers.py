@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 import types
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_pictures_are_in_tensorboard(tmp_path):
     assert (step, value.tag) == (7, "samples")
     shown = Image.open(io.BytesIO(value.image.encoded_image_string))
     np.testing.assert_array_equal(np.asarray(shown), picture)
+
+
+def test_clu_writes_where_it_can(tmp_path, monkeypatch):
+    calls = []
+    board = types.SimpleNamespace(
+        write_scalars=lambda step, values: calls.append((step, values)),
+        write_images=lambda step, pictures: calls.append((step, {name: p.shape for name, p in pictures.items()})),
+        flush=lambda: calls.append("flush"),
+        close=lambda: calls.append("close"),
+    )
+    module = types.ModuleType("clu.metric_writers")
+    module.SummaryWriter = lambda directory: board
+    monkeypatch.setitem(sys.modules, "clu.metric_writers", module)
+    with Writer(tmp_path) as writer:
+        writer.scalars(1, {"loss": 0.5})
+        writer.images(1, {"samples": np.zeros((4, 5, 3), np.uint8)})
+    assert calls == [(1, {"loss": 0.5}), "flush", (1, {"samples": (1, 4, 5, 3)}), "close"]
 
 
 def test_a_restart_takes_back_the_steps_that_come_again(tmp_path):

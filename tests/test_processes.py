@@ -1,0 +1,52 @@
+"""When a process looks for others, and what it then tells jax."""
+
+import jax
+import pytest
+
+from flowmaps import processes
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """The calls of jax.distributed.initialize."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: calls.append(given))
+    for name in (*processes.NEEDED, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, {"TPU_WORKER_HOSTNAMES": "a"}],
+)
+def test_alone_it_joins_nobody(joined, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    processes.start()
+    processes.start(False)
+    assert joined == []
+
+
+@pytest.mark.parametrize(
+    "variables", [{"SLURM_STEP_NUM_TASKS": "8"}, {"OMPI_COMM_WORLD_SIZE": "2"}, {"TPU_WORKER_HOSTNAMES": "a,b"}]
+)
+def test_a_cluster_is_left_to_jax(joined, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    processes.start(False)
+    assert joined == []
+    processes.start()
+    assert joined == [{}]
+
+
+def test_what_the_variables_say_is_passed_on(joined, monkeypatch):
+    for name, value in zip(processes.NEEDED, ("host:1234", "3", "2"), strict=True):
+        monkeypatch.setenv(name, value)
+    processes.start()
+    assert joined == [{"coordinator_address": "host:1234", "num_processes": 3, "process_id": 2}]
+
+
+def test_the_flag_joins_where_no_variable_speaks(joined):
+    processes.start(True)
+    assert joined == [{}]
