@@ -7,7 +7,7 @@ from jaxtyping import Float
 from flowmaps.rows import flat_sum
 from flowmaps.types import Array
 
-Row = Float[Array, " b"]
+Row = Float[Array, "*b"]
 
 
 def squared(residual: Float[Array, "b *d"]) -> Row:

@@ -4,7 +4,6 @@ The exact map of a known law stands in for the network, plus theta times a basis
 by faults that it must catch.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

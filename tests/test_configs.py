@@ -1,0 +1,74 @@
+"""Every config: short, complete, and able to take a step at its own shapes, shrunk in width, depth and batch alone."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from flowmaps import experiment, methods
+from flowmaps.errors import UsageError
+
+FOLDER = Path(base.__file__).parent
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("base", "__init__"))
+IN_MEMORY = [n for n in NAMES if "celeba" not in n]
+
+
+def load(name: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    config.network.update({"width": 16, "depth": 2})
+    if "heads" in config.network:
+        config.network.heads = 2
+    config.train.batch_size = 256
+    return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_is_at_most_fifteen_lines_beside_its_docstring(name):
+    module = importlib.import_module(f"configs.{name}")
+    code = (FOLDER / f"{name}.py").read_text().replace(module.__doc__, "")
+    assert len([line for line in code.splitlines() if line.strip() not in ("", '""""""')]) <= 15
+    assert f"--config=configs/{name}.py" in module.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_has_the_fields_of_base_and_the_options_of_its_parts(name):
+    config, fields = load(name), base.get_config()
+    assert set(config) == set(fields)
+    for section in ("train", "eval", "sample", "optimizer", "mesh", "guidance"):
+        assert set(config[section]) == set(fields[section])
+    assert set(config.method) == {"name", *methods.options(config.method.name)}
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_a_config_takes_a_step(name):
+    """The compiled step runs at the config's shapes; the parameters move and no row is lost: loss is a number."""
+    exp = experiment.build(shrink(load(name)))
+    state = experiment.init(exp)
+    before = jax.tree.map(np.array, state.params["student"])
+    batch = exp.dataset.train.batch(np.arange(exp.config.train.batch_size))
+    state, metrics = experiment.train_step(exp)(state, experiment.global_batch(exp, batch))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, state.params["student"])
+    assert int(state.step) == 1 and int(state.skipped) == 0
+    assert np.isfinite(float(metrics["loss"]))
+    assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_variants_and_their_errors():
+    from configs import lsd_checker
+
+    assert lsd_checker.get_config("long").train.steps > lsd_checker.get_config().train.steps
+    with pytest.raises(UsageError, match="unknown variant of this config 'lomg': did you mean 'long'"):
+        lsd_checker.get_config("lomg")
+
+
+def test_every_method_has_a_config_on_the_plane_and_on_digits():
+    for method in methods.names():
+        used = {load(name).data.name for name in IN_MEMORY if load(name).method.name == method}
+        assert used >= {"checker", "digits"}

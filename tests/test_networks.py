@@ -1,0 +1,180 @@
+"""Networks: exact derivatives, precision, dropout by rows, labels and parameter counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flowmaps import networks, rows
+from flowmaps.errors import UsageError
+from flowmaps.identities import directional_derivative
+from flowmaps.networks import embeddings
+
+BATCH = 4
+SMALL = {
+    "mlp": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "dropout": 0.5},
+    "residual": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "residual": True, "dropout": 0.5},
+    "dit": {"shape": (8, 8, 1), "num_classes": 3, "width": 16, "depth": 2, "heads": 2, "dropout": 0.5},
+}
+
+
+def build(name, **changed):
+    options = {**SMALL[name], **changed}
+    return networks.make("mlp" if name == "residual" else name, **options)
+
+
+def perturbed(module, seed=0):
+    """Parameters with every zero-initialised array moved, in the default precision."""
+    params = networks.init(module, jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    moved = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+def inputs(module, batch=BATCH):
+    keys = jax.random.split(jax.random.key(7), 3)
+    x = jax.random.normal(keys[0], (batch, *module.shape))
+    s, t = jax.random.uniform(keys[1], (batch,)), jax.random.uniform(keys[2], (batch,))
+    return x, s, t, {"label": jnp.arange(batch, dtype=jnp.int32) % 3}
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("through_dropout", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_forward_derivative_against_central_differences(name, through_dropout):
+    """In float64, along a random direction of (x, s, t), with the dropout mask held by its keys."""
+    module = build(name)
+    net = networks.bind(module, perturbed(module))
+    x, s, t, cond = inputs(module)
+    dropout = rows.keys(jax.random.key(3), 0, BATCH) if through_dropout else None
+
+    def function(x, s, t):
+        return net(x, s, t, cond, dropout=dropout)
+
+    direction = jax.tree.map(lambda v: jax.random.normal(jax.random.key(9), v.shape), (x, s, t))
+    _, derivative = directional_derivative(function, (x, s, t), direction)
+
+    def at(h):
+        return function(*(v + h * d for v, d in zip((x, s, t), direction, strict=True)))
+
+    central = (at(1e-5) - at(-1e-5)) / 2e-5
+    np.testing.assert_allclose(derivative, central, atol=1e-7 * np.abs(central).max())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_rows_do_not_see_each_other(name):
+    """A row's output, dropout included, is the same in any batch: masks belong to rows."""
+    module = build(name)
+    net = networks.bind(module, perturbed(module))
+    x, s, t, cond = inputs(module)
+    keys = rows.keys(jax.random.key(3), 0, BATCH)
+    whole = net(x, s, t, cond, dropout=keys)
+    half = net(x[2:], s[2:], t[2:], {"label": cond["label"][2:]}, dropout=keys[2:])
+    np.testing.assert_allclose(half, whole[2:], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_dropout_shares_its_mask_by_its_keys(name):
+    module = build(name)
+    net = networks.bind(module, perturbed(module))
+    arguments = inputs(module)
+    keys = rows.keys(jax.random.key(3), 0, BATCH)
+    one, same, other, none = (net(*arguments, dropout=k) for k in (keys, keys, rows.fold(keys, 1), None))
+    np.testing.assert_array_equal(one, same)
+    assert np.all(np.abs(one - other).reshape(BATCH, -1).max(axis=1) > 0)
+    assert np.all(np.abs(one - none).reshape(BATCH, -1).max(axis=1) > 0)
+
+
+def test_dropout_keeps_the_mean():
+    keys = rows.keys(jax.random.key(0), 0, 20_000)
+    out = embeddings.row_dropout(jnp.ones((20_000, 4)), 0.3, keys)
+    assert set(np.unique(np.asarray(out)).round(5)) == {0.0, np.float32(1 / 0.7).round(5)}
+    np.testing.assert_allclose(out.mean(), 1.0, atol=4 * (0.3 / 0.7 / 80_000) ** 0.5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_labels_matter_and_none_is_a_label_of_its_own(name):
+    module = build(name)
+    net = networks.bind(module, perturbed(module))
+    x, s, t, _ = inputs(module)
+    outs = [net(x, s, t, {"label": jnp.full(BATCH, label, jnp.int32)}) for label in (0, 1, 2, -1)]
+    for i in range(4):
+        for j in range(i):
+            assert np.abs(outs[i] - outs[j]).max() > 1e-4
+    np.testing.assert_array_equal(net(x, s, t, {}), outs[3])
+
+
+def test_output_is_float32_with_a_bfloat16_body_and_times_keep_their_precision():
+    """The derivative in t of a bfloat16 network stays near the float32 one: times never pass through bfloat16."""
+    module = build("dit", dtype="bfloat16", dropout=0.0)
+    params = perturbed(module)
+    full = build("dit", dropout=0.0)
+    x, s, t, cond = inputs(module)
+
+    def derivative(module):
+        net = networks.bind(module, params)
+        return directional_derivative(lambda t: net(x, s, t, cond), (t,), (jnp.ones_like(t),))
+
+    (low, d_low), (high, d_high) = derivative(module), derivative(full)
+    assert low.dtype == d_low.dtype == jnp.float32
+    assert np.linalg.norm(low - high) < 0.02 * np.linalg.norm(high)
+    assert np.linalg.norm(d_low - d_high) < 0.05 * np.linalg.norm(d_high)
+
+
+def test_time_embedding_is_smooth():
+    """No frequency above 8: the second derivative of a feature is at most 64."""
+    t = jnp.linspace(0, 1, 1001)
+    features = np.asarray(embeddings.smooth_embedding(t, 32), np.float64)
+    curvature = np.diff(features, n=2, axis=0) / 1e-6
+    assert np.abs(curvature).max() < 64 * 1.1
+    assert np.linalg.matrix_rank(features[::50], tol=1e-4) >= 6
+
+
+def test_adaln_zero_starts_at_zero():
+    module = build("dit")
+    out = networks.bind(module, networks.init(module, jax.random.key(0)))(*inputs(module))
+    np.testing.assert_array_equal(out, 0)
+
+
+def count(module):
+    shapes = jax.eval_shape(lambda: networks.init(module, jax.random.key(0)))
+    return sum(p.size for p in jax.tree.leaves(shapes))
+
+
+def test_parameter_counts():
+    """The checker's perceptron as in arXiv:2505.18825's trial and full size; DiT-B/4's body as in its paper (130 M)."""
+    assert count(networks.make("mlp", shape=(2,), num_classes=0, width=128, depth=4)) == 50_434
+    assert (
+        count(networks.make("mlp", shape=(2,), num_classes=0, width=512, depth=5))
+        == 4 * 512 + 4 * 512**2 + 5 * 512 + 1026
+    )
+    dit_b = networks.make("dit", shape=(32, 32, 4), num_classes=1000, patch=4, width=768, depth=12, heads=12)
+    assert abs(count(dit_b) / 130.3e6 - 1) < 0.02
+
+
+@pytest.mark.float64
+def test_scale_of_the_perceptron_is_a_change_of_units():
+    """scale c: f_c(c x) = c f_1(x)."""
+    one, scaled = (build("mlp", scale=c, dropout=0.0) for c in (1.0, 3.0))
+    params = perturbed(one)
+    x, s, t, cond = inputs(one)
+    left = networks.bind(scaled, params)(3 * x, s, t, cond)
+    np.testing.assert_allclose(left, 3 * networks.bind(one, params)(x, s, t, cond), rtol=1e-12)
+
+
+def test_log_variance_starts_at_zero_and_is_linear():
+    module = networks.make("log_variance", shape=(2,), num_classes=0)
+    s, t = jnp.array([0.1, 0.7]), jnp.array([0.4, 0.9])
+    np.testing.assert_array_equal(networks.bind(module, networks.init(module, jax.random.key(0)))(s, t), 0)
+    params = perturbed(module)
+    doubled = jax.tree.map(lambda p: 2 * p, params)
+    pair = networks.bind(module, doubled)(s, t), 2 * networks.bind(module, params)(s, t)
+    np.testing.assert_allclose(*pair, rtol=1e-6)
+
+
+def test_unknown_network_and_option():
+    with pytest.raises(UsageError, match="did you mean 'dit'"):
+        networks.make("diT", shape=(2,), num_classes=0)
+    with pytest.raises(UsageError, match="did you mean 'width'"):
+        networks.make("mlp", shape=(2,), num_classes=0, widht=3)
