@@ -67,7 +67,7 @@ def default_config(arguments: Sequence[str]) -> ConfigDict | None:
     file, _, variant = named[1].partition(":")
     path = Path(file)
     if not path.is_file():
-        lookup.check_name("config", str(path), [str(p) for p in path.parent.glob("*.py")])
+        lookup.check_name("config", str(path), [str(p) for p in path.parent.glob("[!_]*.py")])
     get_config = _load(path).get_config
     if variant and not inspect.signature(get_config).parameters:
         raise UsageError(f"config {file} has no variants: leave out ':{variant}'")

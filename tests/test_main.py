@@ -65,25 +65,24 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, arguments, code, par
 
 
 def test_the_three_modes_as_they_are_called(tmp_path):
-    """In real processes: train, which measures and draws as well; eval and sample of what it trained."""
+    """Train, which measures and draws as well, in a real process; then eval and sample of what it trained."""
+    command = [sys.executable, "main.py", CONFIG, f"--workdir={tmp_path / 'run'}"]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
-    results = {}
-    for mode in ("train", "eval", "sample"):
-        command = [sys.executable, "main.py", CONFIG, f"--mode={mode}", f"--workdir={tmp_path}"]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        results[mode] = json.loads(done.stdout.splitlines()[-1])
-        if mode == "train":
-            assert (
-                "] platform cpu, 1 devices of kind cpu, 1 processes; global batch 8 = 1 hosts x 1 devices x 8"
-                in (done.stderr.splitlines()[0])
-            )
-            assert "step 40 of 40: loss " in done.stderr
-    assert results["train"]["step"] == 40
-    assert Path(results["train"]["report"]).read_text().startswith("<!")
-    assert results["train"]["measurements"] == results["eval"]["measurements"]
-    assert results["train"]["measurements"].keys() == {"sliced_w2/1", "sliced_w2/2"}
-    assert results["train"]["samples"] == results["sample"]["samples"] == str(tmp_path / "samples")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = "platform cpu, 1 devices of kind cpu, 1 processes; global batch 8 = 1 hosts x 1 devices x 8 per device"
+    assert done.stderr.splitlines()[0].endswith(said)
+    assert "step 40 of 40: loss " in done.stderr
+    trained = json.loads(done.stdout.splitlines()[-1])
+    assert trained["step"] == 40 and trained["measurements"].keys() == {"sliced_w2/1", "sliced_w2/2"}
+    assert Path(trained["report"]).read_text().startswith("<!")
+    measured, drawn = (
+        launcher.start(CONFIG, f"--mode={mode}", f"--workdir={tmp_path / 'run'}", log=tmp_path / mode)
+        for mode in ("eval", "sample")
+    )
+    assert measured.wait() == drawn.wait() == 0
+    assert measured.result()["measurements"] == trained["measurements"]
+    assert drawn.result()["samples"] == trained["samples"] == str(tmp_path / "run" / "samples")
 
 
 def test_another_config_in_the_workdir_is_told_apart(tmp_path):
