@@ -112,7 +112,7 @@ def checker(method: str, **options: Any) -> ConfigDict:
     config.network = part(networks, "mlp", width=128, depth=4, scale=1 / 3**0.5)
     config.optimizer.learning_rate = 3e-3
     config.optimizer.clip_norm = 10.0
-    config.train.steps = 120_000
+    config.train.steps = 80_000
     config.train.batch_size = 256
     config.train.log_every = 2_000
     config.train.checkpoint_every = 20_000
@@ -124,17 +124,15 @@ def checker(method: str, **options: Any) -> ConfigDict:
 
 
 def digits(method: str, **options: Any) -> ConfigDict:
-    """scikit-learn's handwritten digits with their labels: a small transformer, minutes on two cores."""
+    """scikit-learn's handwritten digits with their labels: a residual perceptron, two minutes on two cores."""
     config = get_config()
     config.data = part(data, "digits")
     config.method = part(methods, method, **options)
-    config.network = part(networks, "dit", patch=2, width=64, depth=3, heads=4)
-    config.optimizer.learning_rate = 2e-3
+    config.network = part(networks, "mlp", width=256, depth=4, residual=True)
     config.optimizer.b2 = 0.99
-    config.train.steps = 6_000
-    config.train.batch_size = 64
-    config.train.log_every = 200
-    config.train.checkpoint_every = 1_000
+    config.train.steps = 8_000
+    config.train.batch_size = 128
+    config.train.checkpoint_every = 2_000
     config.eval.num_samples = 1_500
     config.eval.batch_size = 1_500
     config.eval.metrics = ("fd_digits", "kid_digits", "manifold", "nn_ratio")

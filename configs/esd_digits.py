@@ -7,6 +7,4 @@ from configs import base
 
 
 def get_config():
-    config = base.digits("esd")
-    config.optimizer.learning_rate = 1e-3  # at the others' rate it diverges: tests/test_long.py
-    return config
+    return base.digits("esd")

