@@ -140,22 +140,29 @@ def digits(method: str, **options: Any) -> ConfigDict:
     return config
 
 
-def celeba(method: str, **options: Any) -> ConfigDict:
-    """CelebA at 64x64 (centre crop 140, antialiased resize), unconditional: DiT-B/4 on pixels, for accelerators."""
+def images(method: str, source: str, **options: Any) -> ConfigDict:
+    """Images from `source` (folder, arrays or tfds): DiT-S/4 on pixels, for accelerators; shrink it for a laptop."""
     config = get_config()
-    config.data = part(data, "tfds", dataset="celeb_a", crop=140, size=64, flip=True)
+    config.data = part(data, source)
     config.method = part(methods, method, **options)
-    config.network = part(networks, "dit", patch=4, width=768, depth=12, heads=12, dtype="bfloat16")
+    config.network = part(networks, "dit", patch=4, width=384, depth=12, heads=6, dtype="bfloat16")
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.schedule = "constant"
     config.optimizer.warmup_steps = 5_000
     config.train.steps = 400_000
-    config.train.batch_size = 256
     config.train.ema = (0.9999,)
     config.train.log_every = 100
     config.train.checkpoint_every = 5_000
     config.train.keep_period = 50_000
     config.eval.num_samples = 10_000
     config.eval.batch_size = 500
+    return config
+
+
+def celeba(method: str, **options: Any) -> ConfigDict:
+    """CelebA at 64x64 (centre crop 140, antialiased resize), unconditional: DiT-B/4 on pixels, for accelerators."""
+    config = images(method, "tfds", **options)
+    config.data.update(dataset="celeb_a", crop=140, size=64, flip=True)
+    config.network.update(width=768, heads=12)
     return config

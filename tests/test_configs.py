@@ -14,7 +14,7 @@ from flowmaps.errors import UsageError
 
 FOLDER = Path(base.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("base", "__init__"))
-IN_MEMORY = [n for n in NAMES if "celeba" not in n]
+IN_MEMORY = [n for n in NAMES if not n.endswith(("celeba", "images"))]
 
 
 def load(name: str) -> ConfigDict:

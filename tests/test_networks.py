@@ -173,6 +173,12 @@ def test_log_variance_starts_at_zero_and_is_linear():
     np.testing.assert_allclose(*pair, rtol=1e-6)
 
 
+def test_patches_must_fill_the_image():
+    module = networks.make("dit", shape=(9, 9, 1), num_classes=0, width=16, depth=1, heads=2)
+    with pytest.raises(UsageError, match="9x9 cannot be cut into patches of 2"):
+        networks.init(module, jax.random.key(0))
+
+
 def test_unknown_network_and_option():
     with pytest.raises(UsageError, match="did you mean 'dit'"):
         networks.make("diT", shape=(2,), num_classes=0)

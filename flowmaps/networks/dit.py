@@ -7,6 +7,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
+from flowmaps.errors import UsageError
 from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
 from flowmaps.types import Array, Cond, Keys
 
@@ -67,7 +68,10 @@ class Block(nn.Module):
 
 
 class Dit(nn.Module):
-    """v_{s,t}(x) for images [B, H, W, C]; the body in `dtype`, times and output in float32."""
+    """v_{s,t}(x) for images [B, H, W, C]; the body in `dtype`, times and output in float32.
+
+    Raises UsageError where the patches do not fill the image.
+    """
 
     shape: tuple[int, ...]
     num_classes: int
@@ -90,6 +94,8 @@ class Dit(nn.Module):
         dropout: Keys | None = None,
     ) -> Float[Array, "b h w c"]:
         batch, height, width, channels = x.shape
+        if height % self.patch or width % self.patch:
+            raise UsageError(f"{height}x{width} cannot be cut into patches of {self.patch}: set network.patch")
         rows, columns = height // self.patch, width // self.patch
         body = jnp.bfloat16 if self.dtype == "bfloat16" else None  # None: the input's own precision
         c = TimeAndLabel(self.width, self.num_classes)(s, t, cond)
