@@ -1,0 +1,56 @@
+"""What a step of each method costs, in forward passes of the network: counted flops of the compiled gradient."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from laws import LINEAR
+
+from flowmaps import methods, networks, rows
+from flowmaps.types import Roles
+
+BATCH = 256
+FLOORS = {
+    ("flow_matching",): 3,
+    ("lsd",): 0.75 * 3 + 0.25 * 7,  # off the diagonal: jvp 2, teacher 1, backward through both halves of the jvp 4
+    ("lsd", ("through", "velocity")): 0.75 * 3 + 0.25 * 5,
+    ("esd",): 0.75 * 3 + 0.25 * 8,  # value and two tangents 3, teacher 1, backward through value and one tangent 4
+    ("psd",): 0.75 * 3 + 0.25 * 5,
+    ("shortcut",): 0.75 * 3 + 0.25 * 5,
+    ("mean_flow",): 0.75 * 3 + 0.25 * 4,
+    ("mean_flow", ("tangent", "model")): 0.75 * 3 + 0.25 * 5,
+    ("mean_flow", ("omega", 2.0)): 0.75 * 4 + 0.25 * 5,
+    ("mean_flow", ("kappa", 0.5)): 0.75 * 4 + 0.25 * 6,
+    ("shortcut", ("guidance_scale", 2.0)): 0.75 * 3 + 0.25 * 5 + 2 / 32,  # guided legs at the smallest step alone
+}
+"""A perceptron's tangent costs one forward pass; attention adds a tenth."""
+
+
+def flops(function, *arguments) -> float:
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("case", FLOORS, ids=str)
+def test_a_step_costs_its_floor(case):
+    name, *options = case
+    module = networks.make("mlp", shape=(64,), num_classes=2, width=512, depth=4)
+    params = networks.init(module, jax.random.key(0))
+    method = methods.load(name).make(interpolant=LINEAR, total_steps=10, **dict(options))
+    keys = rows.keys(jax.random.key(1), 0, BATCH)
+    x = rows.normal(keys, (64,))
+    label = jnp.zeros(BATCH, jnp.int32)
+
+    def gradient(params, x0, x1):
+        def loss(params):
+            stopped = networks.bind(module, jax.lax.stop_gradient(params))
+            batch = {"x0": x0, "x1": x1, "label": label}
+            roles = Roles(networks.bind(module, params), stopped)
+            return method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32)).per_example.mean()
+
+        return jax.grad(loss)(params)
+
+    def forward(params, x):
+        return networks.bind(module, params)(x, x[:, 0], x[:, 1], {"label": label})
+
+    # A gradient with respect to the first layer's input is never needed, which the floor counts: hence the slack below.
+    ratio = flops(gradient, params, x, x) / flops(forward, params, x)
+    assert FLOORS[case] * 0.93 < ratio < FLOORS[case] * 1.03
