@@ -13,13 +13,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Int
 
-from flowmaps import experiment, lookup, rows, samplers, sharding
+from flowmaps import experiment, rows, samplers, sharding
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler, Samples
-
-GRIDS = {"uniform": samplers.uniform_grid}
-"""Name of a time grid -> (interpolant, steps) -> times [steps + 1]."""
 
 
 class Program(NamedTuple):
@@ -42,11 +39,7 @@ class Generated(NamedTuple):
 
 def time_grid(exp: Experiment, steps: int) -> Grid:
     """The times of config.sample.grid. Raises UsageError for an unknown grid or less than one step."""
-    name = exp.config.sample.grid
-    lookup.check_name("grid", name, GRIDS)
-    if steps < 1:
-        raise UsageError(f"{steps} steps: a sampler takes at least 1")
-    return GRIDS[name](exp.interpolant, steps)
+    return samplers.make_grid(exp.config.sample.grid, exp.interpolant, steps)
 
 
 def sample_keys(seed: Int[Array, ""] | int, indices: Int[Array | np.ndarray, " b"]) -> Keys:

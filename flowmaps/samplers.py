@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from flowmaps import lookup, rows, solvers
+from flowmaps.errors import UsageError
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.rows import expand
@@ -21,6 +22,18 @@ Points = Float[Array, "b *d"]
 def uniform_grid(interpolant: Interpolant, steps: int) -> Grid:
     """Equal steps from t_min to t_max."""
     return jnp.linspace(interpolant.t_min, interpolant.t_max, steps + 1)
+
+
+GRIDS = {"uniform": uniform_grid}
+"""Name of a time grid -> (interpolant, steps) -> times [steps + 1]."""
+
+
+def make_grid(name: str, interpolant: Interpolant, steps: int) -> Grid:
+    """The times [steps + 1] of the grid `name`. Raises UsageError for an unknown grid or less than one step."""
+    lookup.check_name("grid", name, GRIDS)
+    if steps < 1:
+        raise UsageError(f"{steps} steps: a sampler takes at least 1")
+    return GRIDS[name](interpolant, steps)
 
 
 def composed(roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
@@ -93,9 +106,11 @@ NAMES = ("one_step", "composed", "renoising", "gamma", "diagonal")
 
 
 def make(name: str, *, interpolant: Interpolant, solver: str = "euler", gamma: float = 0.5) -> Sampler:
-    """The sampler `name`. Raises UsageError for an unknown sampler or solver."""
+    """The sampler `name`. Raises UsageError for an unknown sampler or solver, or a gamma outside of [0, 1]."""
     lookup.check_name("sampler", name, NAMES)
     lookup.check_name("solver", solver, solvers.names())
+    if not 0 <= gamma <= 1:
+        raise UsageError(f"gamma={gamma} must lie in [0, 1]: 0 adds no noise, 1 renoises in full")
     return {
         "one_step": one_step,
         "composed": composed,

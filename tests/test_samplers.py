@@ -188,3 +188,17 @@ def test_unknown_sampler_and_solver():
         samplers.make("compose", interpolant=PATHS["linear"]())
     with pytest.raises(UsageError, match="did you mean 'heun'"):
         samplers.make("diagonal", interpolant=PATHS["linear"](), solver="huen")
+
+
+def test_grids_by_name():
+    path = PATHS["linear"]()
+    np.testing.assert_array_equal(samplers.make_grid("uniform", path, 4), [0, 0.25, 0.5, 0.75, 1])
+    with pytest.raises(UsageError, match="unknown grid 'uniforn': did you mean 'uniform'"):
+        samplers.make_grid("uniforn", path, 4)
+    with pytest.raises(UsageError, match="0 steps: a sampler takes at least 1"):
+        samplers.make_grid("uniform", path, 0)
+
+
+def test_gamma_is_a_share():
+    with pytest.raises(UsageError, match=r"gamma=1.5 must lie in \[0, 1\]"):
+        samplers.make("gamma", interpolant=PATHS["linear"](), gamma=1.5)
