@@ -12,7 +12,7 @@ from flowmaps.types import NULL_LABEL, Roles
 pytestmark = pytest.mark.float64
 
 BATCH = 128
-SPEEDS = jnp.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]])
+SPEEDS = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]])
 """dx_t/dt of labels 0 and 1 (data at one point, source at 0), and what the network says without a label."""
 
 
@@ -20,15 +20,15 @@ def constant_student(guided):
     """Off the diagonal, and for MeanFlow on it: `guided` of the label; without a label the last speed."""
 
     def velocity(x, s, t, cond, *, dropout=None):
-        table = jnp.concatenate([guided, SPEEDS[2:]])
-        return table[jnp.where(cond["label"] == NULL_LABEL, 2, cond["label"])]
+        table = np.concatenate([guided, SPEEDS[2:]])
+        return jnp.asarray(table)[jnp.where(cond["label"] == NULL_LABEL, 2, cond["label"])]
 
     return velocity
 
 
 def loss(name, student, label, **options):
     method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=10, **options)
-    batch = {"x0": jnp.zeros((BATCH, 2)), "x1": SPEEDS[label], "label": label}
+    batch = {"x0": jnp.zeros((BATCH, 2)), "x1": jnp.asarray(SPEEDS)[label], "label": label}
     keys = rows.keys(jax.random.key(0), 0, BATCH)
     return method.losses["student"](Roles(student, student), batch, keys, jnp.zeros((), jnp.int32))
 
@@ -36,7 +36,7 @@ def loss(name, student, label, **options):
 @pytest.mark.parametrize("tangent", ["conditional", "model"])
 @pytest.mark.parametrize(("omega", "kappa"), [(3.0, 0.0), (1.0, 0.5), (0.2, 0.92)])
 def test_mean_flow_rests_at_guidance_of_scale_omega_over_one_minus_kappa(omega, kappa, tangent):
-    """g = omega v + (1 - omega - kappa) v_null + kappa g has the solution w v + (1 - w) v_null, w = omega / (1 - kappa)."""
+    """g = omega v + (1 - omega - kappa) v_null + kappa g is solved by g = w v + (1 - w) v_null, w = omega / (1 - kappa)."""
     label = jnp.arange(BATCH, dtype=jnp.int32) % 2
     scale = omega / (1 - kappa)
     guided = SPEEDS[2:] + scale * (SPEEDS[:2] - SPEEDS[2:])
