@@ -5,8 +5,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from flowmaps.errors import UsageError
 from flowmaps.rows import expand
 from flowmaps.types import NULL_LABEL, Array, Cond, Keys, Velocity, evaluations
+
+
+def without_labels(cond: Cond) -> Cond:
+    """The same rows without their labels. Raises UsageError where they have none."""
+    if "label" not in cond:
+        raise UsageError("guidance needs labels, and these data have none: leave out its scale, omega and kappa")
+    return {**cond, "label": jnp.full_like(cond["label"], NULL_LABEL)}
 
 
 class ClassifierFree(NamedTuple):
@@ -32,8 +40,8 @@ class ClassifierFree(NamedTuple):
         *,
         dropout: Keys | None = None,
     ) -> Float[Array, "b *d"]:
-        both = {name: jnp.concatenate([c, c]) for name, c in cond.items()}
-        both["label"] = jnp.concatenate([cond["label"], jnp.full_like(cond["label"], NULL_LABEL)])
+        unlabelled = without_labels(cond)
+        both = {name: jnp.concatenate([c, unlabelled[name]]) for name, c in cond.items()}
         keys = None if dropout is None else jnp.concatenate([dropout, dropout])
         twice = (jnp.concatenate([v, v]) for v in (x, s, t))
         conditional, unconditional = jnp.split(self.velocity(*twice, both, dropout=keys), 2)

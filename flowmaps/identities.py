@@ -133,6 +133,7 @@ def semigroup(
     """v_{s,t}(x) - [h v_{s,u}(x) + (1 - h) v_{u,t}(X_{s,u}(x))], u = s + h (t - s), h = `share` in [0, 1].
 
     This is (X_{s,t} - X_{u,t} o X_{s,u}) / (t - s). Both legs are `target`'s. through "velocity": v_{s,t} alone.
+    One dropout mask serves the step and its legs.
     """
     u = s + share * (t - s)
     h = expand(share, x)

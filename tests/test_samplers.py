@@ -183,6 +183,11 @@ def test_guidance_of_scale_one_is_the_conditional_velocity():
     np.testing.assert_array_equal(ClassifierFree(labelled, 1.0)(x, s, s, cond), labelled(x, s, s, cond))
 
 
+def test_guidance_without_labels_is_refused():
+    with pytest.raises(UsageError, match="guidance needs labels"):
+        ClassifierFree(labelled, 3.0)(jnp.ones((3, 2)), jnp.zeros(3), jnp.ones(3), {})
+
+
 def test_unknown_sampler_and_solver():
     with pytest.raises(UsageError, match="did you mean 'composed'"):
         samplers.make("compose", interpolant=PATHS["linear"]())

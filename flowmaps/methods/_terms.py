@@ -33,11 +33,6 @@ def condition(batch: Batch) -> Cond:
     return {"label": batch["label"]} if "label" in batch else {}
 
 
-def unconditional(cond: Cond) -> Cond:
-    """The same rows without their labels."""
-    return {**cond, "label": jnp.full_like(cond["label"], NULL_LABEL)}
-
-
 def drop_labels(cond: Cond, keys: Keys, rate: float) -> Cond:
     """Takes each row's label away with probability `rate`, so that one network learns both laws."""
     if "label" not in cond or rate == 0:

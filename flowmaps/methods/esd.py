@@ -28,8 +28,8 @@ def make(
 
     def residual(roles: Roles, x, s, t, cond: Cond, keys: Keys):
         teacher = roles.student if through == "all" else roles.target
-        velocity = teacher(x, s, s, cond)
-        return eulerian(roles.student, x, s, t, velocity, cond, through=through)
+        velocity = teacher(x, s, s, cond, dropout=keys)
+        return eulerian(roles.student, x, s, t, velocity, cond, through=through, dropout=keys)
 
     return self_distillation(
         residual,

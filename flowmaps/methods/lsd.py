@@ -31,9 +31,9 @@ def make(
         teacher = roles.student if through == "all" else roles.target
 
         def field(x, t):
-            return teacher(x, t, t, cond)
+            return teacher(x, t, t, cond, dropout=keys)
 
-        return lagrangian(roles.student, x, s, t, field, cond, through=through)
+        return lagrangian(roles.student, x, s, t, field, cond, through=through, dropout=keys)
 
     return self_distillation(
         residual,

@@ -18,6 +18,7 @@ from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
+from flowmaps.guidance import without_labels
 from flowmaps.identities import eulerian
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
@@ -56,29 +57,32 @@ def make(
     pair = times.sorted_pair(draw)
     guided = omega != 1 or kappa != 0
 
-    def guided_velocity(roles: Roles, x: Points, s: Row, velocity: Points, own: Points, cond: Cond) -> Points:
+    def guided_velocity(
+        roles: Roles, x: Points, s: Row, velocity: Points, own: Points, cond: Cond, dropout: Keys
+    ) -> Points:
+        unlabelled = roles.target(x, s, s, without_labels(cond), dropout=dropout)
         acts = (interval[0] <= s) & (s <= interval[1]) & (cond["label"] != NULL_LABEL)
         w, k = (expand(jnp.where(acts, on, off), x) for on, off in ((omega, 1.0), (kappa, 0.0)))
-        unlabelled = roles.target(x, s, s, _terms.unconditional(cond))
         return w * velocity + (1 - w - k) * unlabelled + k * own
 
     def diagonal_residual(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Points:
         t = draw(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, t)
-        v = roles.student(x, t, t, cond, dropout=rows.fold(keys, 2))
+        dropout = rows.fold(keys, 2)
+        v = roles.student(x, t, t, cond, dropout=dropout)
         if guided:  # the student's output is the model's own velocity here, for nothing
-            velocity = guided_velocity(roles, x, t, velocity, stop_gradient(v), cond)
+            velocity = guided_velocity(roles, x, t, velocity, stop_gradient(v), cond, dropout)
         return v - stop_gradient(velocity)
 
     def map_residual(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Points:
         s, t = pair(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, s)
-        needs_own = tangent == "model" or kappa != 0
-        own = roles.target(x, s, s, cond) if needs_own else velocity
-        if guided:
-            velocity = guided_velocity(roles, x, s, velocity, own, cond)
-        direction = own if tangent == "model" else velocity
         dropout = rows.fold(keys, 2)
+        needs_own = tangent == "model" or kappa != 0
+        own = roles.target(x, s, s, cond, dropout=dropout) if needs_own else velocity
+        if guided:
+            velocity = guided_velocity(roles, x, s, velocity, own, cond, dropout)
+        direction = own if tangent == "model" else velocity
         return eulerian(roles.student, x, s, t, velocity, cond, direction=direction, dropout=dropout)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:

@@ -33,7 +33,8 @@ def make(
     def residual(roles: Roles, x, s, t, cond: Cond, keys: Keys):
         share = rows.uniform(keys) if middle == "uniform" else jnp.full_like(s, 0.5)
         legs = roles.student if through == "all" else roles.target
-        return semigroup(roles.student, legs, x, s, t, share, cond, through=through)
+        dropout = rows.fold(keys, 0)
+        return semigroup(roles.student, legs, x, s, t, share, cond, through=through, dropout=dropout)
 
     return self_distillation(
         residual,

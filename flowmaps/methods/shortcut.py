@@ -57,15 +57,16 @@ def make(
     base_law = times.multiples(2 ** (levels - 1))
     steps_law = times.dyadic(levels - 1)
 
-    def two_legs(leg: Velocity, x, s, t, cond: Cond):
+    def two_legs(leg: Velocity, x, s, t, cond: Cond, dropout: Keys):
         u = (s + t) / 2
-        first = leg(x, s, u, cond)
+        first = leg(x, s, u, cond, dropout=dropout)
         middle = jnp.clip(x + expand(u - s, x) * first, -clip, clip)
-        return jnp.clip((first + leg(middle, u, t, cond)) / 2, -clip, clip)
+        return jnp.clip((first + leg(middle, u, t, cond, dropout=dropout)) / 2, -clip, clip)
 
-    def bootstrap_residual(student: Velocity, leg: Velocity, batch: Batch, s, t, cond: Cond):
+    def bootstrap_residual(student: Velocity, leg: Velocity, batch: Batch, s, t, cond: Cond, dropout: Keys):
         x = interpolant.point(batch["x0"], batch["x1"], s)
-        return student(x, s, t, cond) - stop_gradient(two_legs(leg, x, s, t, cond))
+        legs = stop_gradient(two_legs(leg, x, s, t, cond, dropout))
+        return student(x, s, t, cond, dropout=dropout) - legs
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         parts = rows.split((batch, _terms.condition(batch), keys), shares)
@@ -77,14 +78,16 @@ def make(
         flow = roles.student(x, s, s + query, cond, dropout=rows.fold(flow_keys, 2)) - velocity
 
         def shortest_leg(x, s, t, cond, *, dropout=None):
-            return roles.target(x, s, s + query, cond)
+            return roles.target(x, s, s + query, cond, dropout=dropout)
 
         guided = shortest_leg if guidance_scale == 1 else ClassifierFree(shortest_leg, guidance_scale)
         s = base_law(rows.fold(base_keys, 1))
-        base = bootstrap_residual(roles.student, guided, base_batch, s, s + 2 * shortest, base_cond)
+        end, dropout = s + 2 * shortest, rows.fold(base_keys, 2)
+        base = bootstrap_residual(roles.student, guided, base_batch, s, end, base_cond, dropout)
 
         s, t = steps_law(rows.fold(rest_keys, 1))
-        bootstrap = bootstrap_residual(roles.student, roles.target, rest, s, t, rest_cond)
+        dropout = rows.fold(rest_keys, 2)
+        bootstrap = bootstrap_residual(roles.student, roles.target, rest, s, t, rest_cond, dropout)
 
         terms = {"flow": squared(flow), "base": squared(base), "bootstrap": squared(bootstrap)}
         return _terms.loss(terms, shares, shares)

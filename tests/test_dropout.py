@@ -1,0 +1,42 @@
+"""Dropout in training: in every term of every method, all calls on a row share the row's mask."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flowmaps import interpolants, methods, rows
+from flowmaps.types import Roles
+
+BATCH = 64
+OPTIONS = {
+    "mean_flow": [{}, {"tangent": "model"}, {"omega": 2.0, "kappa": 0.5}],
+    "psd": [{}, {"middle": "uniform"}],
+    "shortcut": [{}, {"guidance_scale": 1.5}],
+}
+CASES = [(name, options) for name in methods.names() for options in OPTIONS.get(name, [{}])]
+
+
+def spy(seen):
+    """A velocity that notes the dropout keys of its calls."""
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        seen.append(np.asarray(jax.random.key_data(dropout)))
+        return x * (t - s)[:, None]
+
+    return velocity
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_student_target_and_derivative_share_the_mask_of_a_row(name, options):
+    """The target's rows have the keys of the student's; a guided call has them twice. Terms have keys of their own."""
+    students, targets = [], []
+    method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=10, **options)
+    batch = {"x0": jnp.zeros((BATCH, 2)), "x1": jnp.ones((BATCH, 2)), "label": jnp.zeros(BATCH, jnp.int32)}
+    keys = rows.keys(jax.random.key(0), 0, BATCH)
+    method.losses["student"](Roles(spy(students), spy(targets)), batch, keys, jnp.zeros((), jnp.int32))
+    known = [np.concatenate([k] * times) for k in students for times in (1, 2)]
+    assert all(any(np.array_equal(keys, k) for k in known) for keys in targets)
+    everywhere = np.concatenate(students)
+    assert len(everywhere) == len(np.unique(everywhere, axis=0)) == BATCH
+    assert (len(targets) == 0) == (name == "flow_matching" or (name == "mean_flow" and options == {}))
