@@ -4,7 +4,7 @@
 
 The same command again goes on where a run was interrupted. Any field is set by --config.FIELD=VALUE. Logs and progress
 go to standard error; standard output ends with one JSON line. Exit codes: 0 done, or terminated and saved; 1 a wrong
-value; 2 data or a checkpoint missing; 3 training not finite.
+value; 2 data or a checkpoint missing; 3 training not finite; 130 interrupted.
 """
 
 import json
@@ -16,7 +16,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from flowmaps import command_line, evaluate, processes, sample, train, workdir
+from flowmaps import command_line, evaluate, processes, report, sample, train, workdir
 from flowmaps.errors import UsageError
 
 FLAGS = flags.FLAGS
@@ -43,13 +43,12 @@ def run(mode: str, directory: str) -> dict:
     if mode == "train":
         return train.run(FLAGS.config, directory, overwrite=FLAGS.overwrite)
     workdir.check(FLAGS.config, directory)
+    command_line.check_trained(directory, sys.argv)
     if mode == "eval":
-        return {
-            "mode": mode,
-            "workdir": directory,
-            "measurements": train.headline(evaluate.run(FLAGS.config, directory)),
-        }
-    return {"mode": mode, "workdir": directory, "samples": str(sample.run(FLAGS.config, directory))}
+        made = {"measurements": train.headline(evaluate.run(FLAGS.config, directory))}
+    else:
+        made = {"samples": str(sample.run(FLAGS.config, directory))}
+    return {"mode": mode, "workdir": directory, **made, **report.refresh(directory)}
 
 
 def default_workdir(config: str) -> str:

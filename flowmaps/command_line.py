@@ -3,6 +3,8 @@
 import importlib.util
 import inspect
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,17 +17,33 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from flowmaps import lookup
+from flowmaps import workdir as runs
 from flowmaps.errors import MissingError, NonFiniteError, UsageError
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Prints an error of flowmaps.errors on standard error, without a traceback, and exits with its code."""
+    """Prints an error of flowmaps.errors on standard error, without a traceback, and exits with its code; so Ctrl-C,
+    with the code of shells, 130."""
     try:
         yield
     except (UsageError, MissingError, NonFiniteError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on from the last checkpoint\n")
+        sys.exit(128 + signal.SIGINT)
+
+
+def check_trained(workdir: str | Path, arguments: Sequence[str]) -> None:
+    """Raises MissingError where the workdir has no checkpoint, with the command that makes one of `arguments`."""
+    if not runs.has_checkpoints(workdir):
+        raise MissingError(f"no checkpoint in {workdir}: train first, with {training_command(arguments)}")
+
+
+def training_command(arguments: Sequence[str]) -> str:
+    """The command line with these arguments, the program's name first, in the mode that trains."""
+    return "python" + re.sub(r" --?mode[= ]\S+", "", f" {shlex.join(arguments)}") + " --mode=train"
 
 
 def quiet_libraries() -> None:

@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from flowmaps import measurements, plots
 from flowmaps.errors import MissingError
 from flowmaps.measurements import Row, Table, write_whole
@@ -34,6 +36,16 @@ def write(workdir: str | Path) -> Path:
         raise MissingError(f"no run in {workdir}: train one with --mode=train --workdir={workdir}")
     write_whole(workdir / "report.html", page(workdir))
     return workdir / "report.html"
+
+
+def refresh(workdir: str | Path) -> dict[str, str]:
+    """{"report": path} of the page made anew, by the first process; {} where checkpoints alone were put there."""
+    workdir = Path(workdir)
+    if not (workdir / "config.json").is_file():
+        return {}
+    if jax.process_index() == 0:
+        write(workdir)
+    return {"report": str(workdir / "report.html")}
 
 
 def page(workdir: Path) -> str:

@@ -40,7 +40,8 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     """Trains until config.train.steps, from the newest checkpoint in `workdir` where there is one; then evaluates,
     samples and writes the report. Returns what the program prints as its last line.
 
-    SIGTERM ends it early, with everything saved: the same command goes on from there, to the bit on a CPU.
+    SIGTERM or Ctrl-C ends it early, with everything saved: the same command goes on from there, to the bit on a CPU.
+    Among several processes Ctrl-C ends it at once, and the last checkpoint is what the same command goes on from.
     With `overwrite` the run of another config is removed from `workdir` first.
 
     Raises:
@@ -52,7 +53,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     if not overwrite:
         runs.check(config, workdir)
     terminated = threading.Event()
-    with on_sigterm(lambda *_: terminated.set()):
+    with on_signals(lambda *_: terminated.set()):
         exp = build(config)
         take = experiment.train_step(exp)
         fresh = None if runs.goes_on(config, workdir) else experiment.init(exp)
@@ -61,8 +62,9 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
         step = train(exp, take, fresh, workdir, terminated.is_set)
     done = {"mode": "train", "workdir": str(workdir), "step": step}
     if step >= config.train.steps and not terminated.is_set():
-        with suppress(KeyboardInterrupt), on_sigterm(signal.default_int_handler):
+        with suppress(KeyboardInterrupt), on_signals(signal.default_int_handler):
             return {**done, **conclude(config, workdir)}
+    logging.info("told to end: saved at step %d, from which the same command goes on", step)
     return {**done, "terminated": True}
 
 
@@ -144,16 +146,18 @@ def start(exp: Experiment, fresh: TrainState | None, checkpoints: Checkpoints) -
 
 
 @contextmanager
-def on_sigterm(handler: Callable) -> Iterator[None]:
-    """Meanwhile `handler` answers SIGTERM; among several processes orbax does, so that all stop at the same step."""
+def on_signals(handler: Callable) -> Iterator[None]:
+    """Meanwhile `handler` answers SIGTERM and SIGINT (Ctrl-C). Among several processes it answers neither: orbax
+    answers SIGTERM there, so that all stop at the same step."""
     if jax.process_count() > 1:
         yield
         return
-    before = signal.signal(signal.SIGTERM, handler)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def measurement(exp: Experiment) -> Callable[[TrainState], list[Row]]:
@@ -176,10 +180,7 @@ def conclude(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates and samples a trained run and writes its report: {"measurements", "samples", "report"}."""
     rows = evaluate.run(config, workdir)
     samples = sample.run(config, workdir)
-    path = workdir / "report.html"
-    if jax.process_index() == 0:
-        path = report.write(workdir)
-    return {"measurements": headline(rows), "samples": str(samples), "report": str(path)}
+    return {"measurements": headline(rows), "samples": str(samples), **report.refresh(workdir)}
 
 
 def headline(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -68,8 +68,12 @@ def check(config: ConfigDict, workdir: str | Path) -> None:
 
 def goes_on(config: ConfigDict, workdir: str | Path) -> bool:
     """Whether the workdir holds checkpoints of a run of this config."""
-    saved = any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
-    return saved and not any(_differences(config, Path(workdir)))
+    return has_checkpoints(workdir) and not any(_differences(config, Path(workdir)))
+
+
+def has_checkpoints(workdir: str | Path) -> bool:
+    """Whether the workdir holds a finished checkpoint."""
+    return any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
 
 
 def begin(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> None:

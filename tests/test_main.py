@@ -47,8 +47,12 @@ MISTAKES = {
     ),
     "no cluster": ([CONFIG, "--distributed"], USAGE, ["--distributed: ", "JAX_COORDINATOR_ADDRESS"]),
     "nothing to start from": ([CONFIG, "--config.init_from=/nowhere"], MISSING, ["/nowhere"]),
-    "nothing to evaluate": ([CONFIG, "--mode=eval"], MISSING, ["no checkpoint in", "--mode=train"]),
-    "nothing to sample": ([CONFIG, "--mode=sample"], MISSING, ["no checkpoint in", "--mode=train"]),
+    "nothing to evaluate": (
+        [CONFIG, "--mode=eval"],
+        MISSING,
+        ["no checkpoint in", f"python main.py {CONFIG} --workdir="],
+    ),
+    "nothing to sample": ([CONFIG, "--mode", "sample"], MISSING, ["no checkpoint in", "/run --mode=train"]),
 }
 
 
@@ -76,12 +80,15 @@ def test_the_three_modes_as_they_are_called(tmp_path):
     trained = json.loads(done.stdout.splitlines()[-1])
     assert trained["step"] == 40 and trained["measurements"].keys() == {"sliced_w2/1", "sliced_w2/2"}
     assert Path(trained["report"]).read_text().startswith("<!")
+    Path(trained["report"]).unlink()
     measured, drawn = (
         launcher.start(CONFIG, f"--mode={mode}", f"--workdir={tmp_path / 'run'}", log=tmp_path / mode)
         for mode in ("eval", "sample")
     )
     assert measured.wait() == drawn.wait() == 0
+    assert measured.result()["report"] == drawn.result()["report"] == trained["report"]
     assert measured.result()["measurements"] == trained["measurements"]
+    assert Path(trained["report"]).read_text().startswith("<!")
     assert drawn.result()["samples"] == trained["samples"] == str(tmp_path / "run" / "samples")
 
 
@@ -101,6 +108,13 @@ def test_another_config_in_the_workdir_is_told_apart(tmp_path):
     assert run.wait() == 0
     assert run.result()["step"] == 2
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+
+
+def test_ctrl_c_outside_of_training_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended, command_line.one_line_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on from the last checkpoint\n"
 
 
 def test_training_that_stays_not_finite_exits_with_its_own_code(tmp_path):

@@ -111,6 +111,20 @@ def test_sigterm_while_a_finished_run_is_evaluated_loses_nothing(tmp_path):
     assert run.result()["step"] == 40 and run.result()["terminated"]
 
 
+@pytest.mark.parametrize("presses", [1, 3])
+def test_ctrl_c_saves_and_exits_cleanly_however_often_it_is_pressed(tmp_path, presses):
+    endless = (CONFIG, "--config.eval.metrics=()", "--config.train.steps=1000000", f"--workdir={tmp_path / 'run'}")
+    run = launcher.start(*endless, log=tmp_path / "log")
+    launcher.wait_for(lambda: reached(tmp_path / "run") > 20, run)
+    for _ in range(presses):
+        os.kill(run.process.pid, signal.SIGINT)
+    assert run.wait() == 0
+    step, said = run.result()["step"], run.err.read_text()
+    assert run.result()["terminated"] and finished(tmp_path / "run")[-1] == step
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].endswith(f"told to end: saved at step {step}, from which the same command goes on")
+
+
 def start_two(*arguments: str, log: Path, second: tuple[str, ...] = ()) -> list[launcher.Run]:
     """Two processes of one run, joined by gloo; `second`: what only the second is told."""
     with socket.socket() as free:

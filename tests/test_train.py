@@ -219,9 +219,10 @@ def test_another_config_is_refused_and_replaced_on_demand(tmp_path):
     assert [line["step"] for line in losses(tmp_path)] == [5]
 
 
-def test_sigterm_is_answered_only_meanwhile():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_answered_only_meanwhile(number):
     received = []
-    before = signal.getsignal(signal.SIGTERM)
-    with train.on_sigterm(lambda *_: received.append(1)):
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert received == [1] and signal.getsignal(signal.SIGTERM) == before
+    before = signal.getsignal(number)
+    with train.on_signals(lambda *_: received.append(1)):
+        os.kill(os.getpid(), number)
+    assert received == [1] and signal.getsignal(number) == before
