@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowmaps import data
+from configs import shortcut_celeba
+from flowmaps import data, train
 from flowmaps.data.tfds import Records
 from flowmaps.errors import MissingError, UsageError
 
@@ -90,6 +92,29 @@ def test_pixels_are_those_of_pil(celeb_a, download):
         np.testing.assert_allclose(batch["x1"], [by_pil(name, download) for name in names], atol=1e-6)
         assert batch["x1"].dtype == np.float32
         np.testing.assert_array_equal(batch["label"], np.full(len(source), -1, np.int32))
+
+
+def celeba_config(folder):
+    """The real config, shrunk only in width, depth, heads and batch."""
+    config = shortcut_celeba.get_config()
+    config.network.update(width=16, depth=1, heads=2)
+    config.train.update(batch_size=32, steps=2)
+    config.data.dir = str(folder)
+    return config.lock()
+
+
+def test_the_config_of_celeba_trains_on_it(celeb_a, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "conclude", lambda config, workdir: {})
+    assert train.run(celeba_config(celeb_a), tmp_path)["step"] == 2
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2 and last["skipped"] == 0
+    assert all(last[name] > 0 for name in ("loss", "flow", "grad_norm"))
+
+
+def test_the_config_of_celeba_says_how_to_get_the_images(tmp_path):
+    with pytest.raises(MissingError, match=r"img_align_celeba\.zip.*`python scripts/prepare_images\.py --name=celeb_a"):
+        train.run(celeba_config(tmp_path / "none"), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_crop_and_size_the_files_are_stored_byte_for_byte(celeb_a, download):
