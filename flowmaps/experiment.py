@@ -63,6 +63,13 @@ def build(config: ConfigDict) -> Experiment:
     dataset = data.load(config.data.name, **options(config.data))
     if config.guidance.scale != 1 and dataset.num_classes == 0:
         raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
+    if config.guidance.scale != 1 and config.method.get("label_dropout", 1.0) == 0:
+        raise UsageError(
+            f"guidance.scale={config.guidance.scale} needs a network that knows unlabelled data too: train it with "
+            "method.label_dropout above 0, for example 0.1"
+        )
+    if method.stages:
+        raise UsageError(f"method {config.method.name!r} has stages, which this version does not run")
     return Experiment(
         config=config,
         method=method,

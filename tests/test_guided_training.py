@@ -36,7 +36,7 @@ def loss(name, student, label, **options):
 @pytest.mark.parametrize("tangent", ["conditional", "model"])
 @pytest.mark.parametrize(("omega", "kappa"), [(3.0, 0.0), (1.0, 0.5), (0.2, 0.92)])
 def test_mean_flow_rests_at_guidance_of_scale_omega_over_one_minus_kappa(omega, kappa, tangent):
-    """g = omega v + (1 - omega - kappa) v_null + kappa g is solved by g = w v + (1 - w) v_null, w = omega / (1 - kappa)."""
+    """g = omega v + (1 - omega - kappa) v_null + kappa g gives g = w v + (1 - w) v_null, w = omega / (1 - kappa)."""
     label = jnp.arange(BATCH, dtype=jnp.int32) % 2
     scale = omega / (1 - kappa)
     guided = SPEEDS[2:] + scale * (SPEEDS[:2] - SPEEDS[2:])
