@@ -171,7 +171,9 @@ def arguments(exp, n=8):
 
 def test_student_is_the_network_and_guided_where_the_config_says():
     """v_null + w (v_label - v_null) on the interval, v_label outside."""
-    config = small(dataset="digits", guidance={"scale": 3.0, "interval": (0.2, 1.0)})
+    guidance = {"scale": 3.0, "interval": (0.2, 1.0)}
+    config = small(dataset="digits", guidance=guidance)
+    config.method.label_dropout = 0.1
     exp = experiment.build(config)
     params = experiment.init(exp).params["student"]
     x, s, t, cond = arguments(exp)
@@ -183,6 +185,12 @@ def test_student_is_the_network_and_guided_where_the_config_says():
     np.testing.assert_allclose(guided(x, s, t, cond), free + scale * (labelled - free), rtol=1e-4, atol=1e-5)
     config.guidance.scale = 1.0
     np.testing.assert_array_equal(experiment.student(experiment.build(config), params)(x, s, t, cond), labelled)
+
+
+def test_guidance_needs_a_network_that_was_trained_without_labels_too():
+    config = small(dataset="digits", guidance={"scale": 3.0})
+    with pytest.raises(UsageError, match="train it with method.label_dropout above 0"):
+        experiment.build(config)
 
 
 def test_sampler_is_the_methods_the_configs_or_the_asked_one():
