@@ -189,7 +189,7 @@ def test_student_is_the_network_and_guided_where_the_config_says():
 
 def test_guidance_needs_a_network_that_was_trained_without_labels_too():
     config = small(dataset="digits", guidance={"scale": 3.0})
-    with pytest.raises(UsageError, match="train it with method.label_dropout above 0"):
+    with pytest.raises(UsageError, match=r"train it with method\.label_dropout above 0"):
         experiment.build(config)
 
 
