@@ -20,7 +20,7 @@ def gaussian(interpolant=LINEAR) -> closed_forms.Oracle:
     return closed_forms.gaussian(jnp.array([0.4, -0.3]), covariance, interpolant)
 
 
-def mixture(interpolant=LINEAR, steps: int = 10) -> closed_forms.Oracle:
+def mixture(interpolant=LINEAR, steps: int = 8) -> closed_forms.Oracle:
     """Two unequal modes: its conditional velocities are skewed."""
     covariances = jnp.array([[[0.02, 0.0], [0.0, 0.03]], [[0.05, 0.02], [0.02, 0.04]]])
     means = jnp.array([[0.6, 0.4], [-0.3, -0.2]])

@@ -51,7 +51,7 @@ def assert_rests_and_returns(method: Method, oracle, exact) -> None:
     rest = gradient(jnp.zeros(COUNT), 64)
     assert np.all(np.abs(rest.mean) <= 4 * rest.error + 1e-6), f"moves: {rest.mean} +- {rest.error}"
     for k in range(COUNT):
-        pull = gradient(0.1 * jnp.eye(COUNT)[k], 8).mean[k]
+        pull = gradient(0.1 * jnp.eye(COUNT)[k], 4).mean[k]
         assert pull > 0, f"field {k} is pushed away: {pull}"
         assert rest.error[k] < 0.02 * pull, f"field {k}: an error of {rest.error[k]} hides a pull of {pull}"
 
