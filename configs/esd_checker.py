@@ -12,4 +12,4 @@ from configs import base
 def get_config():
     config = base.checker("esd", through="map")
     config.optimizer.update(learning_rate=1e-3, clip_norm=1.0)
-    return config
+    return base.expect(config, kl_aligned=(0.309, 0.277, 0.173, 0.13, 0.108))

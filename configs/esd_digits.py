@@ -9,4 +9,4 @@ from configs import base
 
 
 def get_config():
-    return base.digits("esd", through="map")
+    return base.expect(base.digits("esd", through="map"), fd_digits=(3.89, 2.5, 1.71, 1.32, 1.17))

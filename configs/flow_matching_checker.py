@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.checker("flow_matching")
+    return base.expect(base.checker("flow_matching"), kl_aligned=(5.79, 2.9, 1.14, 0.516, 0.086))

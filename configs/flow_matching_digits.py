@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.digits("flow_matching")
+    return base.expect(base.digits("flow_matching"), fd_digits=(12.6, 4.84, 2.06, 1.36, 1.14))

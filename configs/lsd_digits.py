@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.digits("lsd")
+    return base.expect(base.digits("lsd"), fd_digits=(3.07, 1.79, 1.21, 1.01, 0.983))

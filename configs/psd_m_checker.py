@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.checker("psd", middle="midpoint")
+    return base.expect(base.checker("psd", middle="midpoint"), kl_aligned=(0.408, 0.286, 0.199, 0.0768, 0.0645))

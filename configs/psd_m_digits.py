@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.digits("psd", middle="midpoint")
+    return base.expect(base.digits("psd", middle="midpoint"), fd_digits=(3.69, 1.61, 1.04, 0.935, 0.943))

@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.checker("psd", middle="uniform")
+    return base.expect(base.checker("psd", middle="uniform"), kl_aligned=(0.357, 0.299, 0.255, 0.0721, 0.0615))

@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.digits("psd", middle="uniform")
+    return base.expect(base.digits("psd", middle="uniform"), fd_digits=(4.22, 1.66, 1.06, 0.953, 0.964))

@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.checker("shortcut")
+    return base.expect(base.checker("shortcut"), kl_aligned=(0.351, 0.299, 0.189, 0.071, 0.0658))

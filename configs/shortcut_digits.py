@@ -7,4 +7,4 @@ from configs import base
 
 
 def get_config():
-    return base.digits("shortcut")
+    return base.expect(base.digits("shortcut"), fd_digits=(11.2, 5.22, 2.76, 1.75, 1.29))
