@@ -6,6 +6,7 @@ One run sweeps checkpoints, averages, samplers, seeds and step counts; all step 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 import flowmaps
 from flowmaps import experiment, generate, measurements, metrics, plots
 from flowmaps.checkpoints import Checkpoints
-from flowmaps.errors import UsageError
+from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.generate import Program
 from flowmaps.measurements import Row
@@ -195,7 +196,7 @@ def decays(exp: Experiment) -> list[float | None]:
 def checkpoints(exp: Experiment, workdir: Path) -> Iterator[tuple[int, dict[float | None, Params]]]:
     """(step, decay -> averaged student, None -> the raw one) of the last checkpoint, and of the best if another.
 
-    Raises MissingError where there is none.
+    Raises MissingError where there is none that can be read.
     """
     chosen = decays(exp)
     student = experiment.abstract_state(exp).params["student"]
@@ -204,9 +205,11 @@ def checkpoints(exp: Experiment, workdir: Path) -> Iterator[tuple[int, dict[floa
     abstract = {item: part for item, part in {"ema": averages, "params": raw}.items() if part}
     with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         last = saved.restore(abstract, partial=True)
-        for restored in (last, *(saved.restore(abstract, s, partial=True) for s in best(saved) if s != last.step)):
-            state = restored.state
-            yield restored.step, {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in chosen}
+        restored = [last]
+        with suppress(MissingError):  # a best one that is broken has its line in the log, and the last is measured
+            restored += [saved.restore(abstract, step, partial=True) for step in best(saved) if step != last.step]
+        for step, state, *_ in restored:
+            yield step, {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in chosen}
 
 
 def best(saved: Checkpoints) -> list[int]:

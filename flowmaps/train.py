@@ -88,7 +88,8 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
     """
     chosen, active = exp.config.train, jax.process_index() == 0
     kept = {name: chosen[name] for name in ("keep", "keep_best", "keep_period")}
-    meta = {"config": runs.plain(exp.config), "versions": runs.versions(), "commit": runs.commit()}
+    of_run = {"config": runs.plain(exp.config), "dataset": exp.dataset.fingerprint}
+    meta = {**of_run, "versions": runs.versions(), "commit": runs.commit()}
     measure = measurement(exp)
     with Checkpoints(workdir / "checkpoints", **kept) as checkpoints:
         state, batches = start(exp, fresh, checkpoints)
@@ -126,9 +127,17 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
 
 
 def start(exp: Experiment, fresh: TrainState | None, checkpoints: Checkpoints) -> tuple[TrainState, data.Loader]:
-    """The state and the batches to go on with: of the newest checkpoint, or else of the beginning."""
+    """The state and the batches to go on with: of the newest checkpoint, or else of the beginning.
+
+    Raises UsageError where the data are not those that the run began with.
+    """
     if fresh is None:
-        step, state, saved, _ = checkpoints.restore(experiment.abstract_state(exp))
+        step, state, saved, meta = checkpoints.restore(experiment.abstract_state(exp))
+        if meta["dataset"] != exp.dataset.fingerprint:
+            raise UsageError(
+                f"the data have the fingerprint {exp.dataset.fingerprint}, and those that this run began with "
+                f"{meta['dataset']}: bring those back, or give another --workdir"
+            )
         logging.info("going on from checkpoint %d", step)
     else:
         state, saved = fresh, {"position": 0}

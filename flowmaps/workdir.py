@@ -18,6 +18,8 @@ from flowmaps.measurements import write_whole
 
 FREE = (
     "compilation_cache",
+    "data.dir",
+    "data.path",
     "eval",
     "guidance",
     "mesh",
@@ -33,7 +35,8 @@ FREE = (
     "train.steps",
 )
 """Fields and sections that may change while a run goes on: its length, how it is watched, evaluated and sampled, and
-the devices it is spread over. Any other field would make what is learned another, and the run with it."""
+the devices it is spread over, and where its data lie (the run knows them by their fingerprint). Any other field would
+make what is learned another, and the run with it."""
 
 PRODUCTS = (
     "checkpoints",
@@ -51,8 +54,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
-    """The resolved config as what JSON can hold."""
-    return json.loads(json.dumps(config.to_dict(), default=str))
+    """The resolved config as what JSON can hold; an infinity is its name."""
+    return json.loads(json.dumps(config.to_dict(), default=str), parse_constant=str)
 
 
 def check(config: ConfigDict, workdir: str | Path) -> None:

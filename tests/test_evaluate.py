@@ -144,6 +144,16 @@ def test_the_best_checkpoint_is_measured_where_it_is_not_the_last(tmp_path):
     assert [row["checkpoint"] for row in evaluate.run(config, better)] == [10]
 
 
+def test_a_broken_best_checkpoint_costs_its_own_rows_alone(tmp_path):
+    config = small_runs.plane(eval__steps=(1,))
+    small_runs.save(config, tmp_path, steps=(5, 10), scores=(0.1, 0.2))
+    for path in (tmp_path / "checkpoints" / "5" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"broken")
+    assert [row["checkpoint"] for row in evaluate.run(config, tmp_path)] == [10]
+    assert len((tmp_path / "eval" / "measurements.jsonl").read_text().splitlines()) == 1
+
+
 def test_without_a_checkpoint_the_error_says_how_to_make_one(tmp_path):
     with pytest.raises(MissingError, match=r"no checkpoint in .*--mode=train"):
         evaluate.run(small_runs.plane(), tmp_path)

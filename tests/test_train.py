@@ -11,6 +11,7 @@ import pytest
 import tiny
 from absl import logging
 
+from configs import base
 from flowmaps import evaluate, experiment, train
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, NonFiniteError, UsageError
@@ -171,6 +172,22 @@ def test_updates_that_stay_not_finite_end_the_run(tmp_path):
     options = {"optimizer.learning_rate": 1e38, "optimizer.clip_norm": 0.0, "train.max_skipped": 4, "train.steps": 100}
     with pytest.raises(NonFiniteError, match=r"step (8|12): the last \d+ updates were not finite"):
         train.run(make_config(**options), tmp_path)
+
+
+def test_a_run_goes_on_with_the_data_it_began_with_alone(tmp_path):
+    arrays, workdir = tmp_path / "a.npz", tmp_path / "run"
+    images = np.random.default_rng(0).integers(0, 255, (32, 2, 2, 1), np.uint8)
+    np.savez(arrays, images=images)
+    config = make_config()
+    config.data = base.part(base.data, "arrays", path=str(arrays))
+    config.eval.metrics = ()
+    train.run(config, workdir)
+    config.train.steps, config.data.path = 21, str(arrays.rename(tmp_path / "moved.npz"))
+    assert train.run(config, workdir)["step"] == 21
+    np.savez(config.data.path, images=255 - images)
+    config.train.steps = 22
+    with pytest.raises(UsageError, match=r"the data have the fingerprint .* those that this run began with"):
+        train.run(config, workdir)
 
 
 def test_a_broken_checkpoint_costs_the_steps_since_the_one_before(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ def make_config(**changed) -> ConfigDict:
     config.train = {"steps": 10, "ema": (0.999,), "batch_size": 8}
     config.eval = {"steps": (1, 2)}
     config.players = {}
+    config.data = {"dir": "/data", "crop": 0}
     config.update_from_flattened_dict(changed)
     return config
 
@@ -30,8 +31,10 @@ def test_the_same_config_goes_on(tmp_path):
     assert saved["train"] == {"steps": 10, "ema": [0.999], "batch_size": 8}
 
 
-@pytest.mark.parametrize("field, value", [("train.steps", 20), ("eval.steps", (4,)), ("compilation_cache", "/x")])
-def test_length_and_evaluation_are_free(tmp_path, field, value):
+@pytest.mark.parametrize(
+    "field, value", [("train.steps", 20), ("eval.steps", (4,)), ("compilation_cache", "/x"), ("data.dir", "/x")]
+)
+def test_length_evaluation_and_places_are_free(tmp_path, field, value):
     workdir.begin(make_config(), tmp_path)
     workdir.check(make_config(**{field: value}), tmp_path)
 
@@ -52,6 +55,15 @@ def test_what_is_learned_is_not_free(tmp_path, field, value, line):
         workdir.check(make_config(**{field: value}), tmp_path)
     text = str(error.value)
     assert f"another config: {line}; " in text and "--overwrite" in text and "\n" not in text
+
+
+def test_an_infinite_value_is_kept_in_strict_json(tmp_path):
+    config = make_config(**{"method.fraction": float("inf")})
+    workdir.begin(config, tmp_path)
+    json.loads((tmp_path / "config.json").read_text(), parse_constant=pytest.fail)
+    workdir.check(config, tmp_path)
+    with pytest.raises(UsageError, match=r"method.fraction Infinity -> 0.75"):
+        workdir.check(make_config(), tmp_path)
 
 
 def test_a_field_that_only_one_of_them_has_counts(tmp_path):
@@ -78,6 +90,7 @@ def test_overwriting_removes_another_run_and_nothing_else(tmp_path):
 def test_the_environment_names_versions_devices_and_commit(tmp_path):
     import jax
 
+    workdir.commit.cache_clear()
     workdir.begin(make_config(), tmp_path)
     saved = json.loads((tmp_path / "environment.json").read_text())
     assert saved["versions"]["jax"] == jax.__version__
