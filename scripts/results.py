@@ -1,26 +1,35 @@
 """Prints the results of runs as a Markdown table: python scripts/results.py METRIC WORKDIR [WORKDIR ...]
 
-One row a workdir: the metric at each step count (mean and, over several seeds of evaluation, spread), the minutes of
-training as its log counted them, and the seed.
+One row a config: the metric at each step count and the minutes of training as the logs counted them. Workdirs named
+CONFIG_seedN are one row, with the mean over seeds and their standard deviation; the last column names the seeds.
 """
 
 import json
 import statistics
 import sys
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 
 
-def row(metric: str, workdir: Path) -> str:
+def row(metric: str, name: str, workdirs: Sequence[Path]) -> str:
     """One line of the table."""
-    lines = [json.loads(line) for line in (workdir / "eval" / "measurements.jsonl").read_text().splitlines()]
-    rows = [r for r in lines if r["metric"] == metric and r["reference"] is None]
+    seeds = sorted(json.loads((workdir / "config.json").read_text())["seed"] for workdir in workdirs)
     values: dict[int, list[float]] = {}
-    for r in rows:
-        values.setdefault(r["steps"], []).append(r["value"])
-    cells = [f"{statistics.mean(v):.3g}" for _, v in sorted(values.items())]
-    config = json.loads((workdir / "config.json").read_text())
-    return f"| {workdir.name} | {' | '.join(cells)} | {minutes(workdir):.1f} | {config['seed']} |"
+    for workdir in workdirs:
+        for line in (workdir / "eval" / "measurements.jsonl").read_text().splitlines():
+            measured = json.loads(line)
+            if measured["metric"] == metric and measured["reference"] is None:
+                values.setdefault(measured["steps"], []).append(measured["value"])
+    cells = [spread(of_seeds) for _, of_seeds in sorted(values.items())]
+    took = statistics.mean(minutes(workdir) for workdir in workdirs)
+    return f"| {name} | {' | '.join(cells)} | {took:.1f} | {', '.join(map(str, seeds))} |"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and where there are several the standard deviation."""
+    mean = f"{statistics.mean(values):.3g}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1g}"
 
 
 def minutes(workdir: Path) -> float:
@@ -31,11 +40,16 @@ def minutes(workdir: Path) -> float:
     return sum(n / speed for n, (_, speed) in zip(steps, points, strict=True)) / 60
 
 
+def config_name(workdir: Path) -> str:
+    """The workdir's name without its seed."""
+    return workdir.name.partition("_seed")[0]
+
+
 def main(metric: str, *workdirs: str) -> None:
     """Prints the table."""
-    print("| run | 1 | 2 | 4 | 8 | 16 | minutes | seed |\n|---|---|---|---|---|---|---|---|")
-    for workdir in workdirs:
-        print(row(metric, Path(workdir)))
+    print("| run | 1 | 2 | 4 | 8 | 16 | minutes | seeds |\n|---|---|---|---|---|---|---|---|")
+    for name, group in groupby(sorted(map(Path, workdirs), key=config_name), key=config_name):
+        print(row(metric, name, list(group)))
 
 
 if __name__ == "__main__":
