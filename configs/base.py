@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from flowmaps import couplings, data, interpolants, lookup, methods, networks
+from flowmaps import couplings, data, interpolants, lookup, methods, networks, predictions
 
 
 def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config.interpolant = part(interpolants, "linear")
     config.coupling = part(couplings, "independent")  # draws the source x0; `scale` is its standard deviation
     config.network = part(networks, "mlp")
+    config.prediction = part(predictions, "velocity")  # what the network's output means
     config.players = ConfigDict()  # role -> {network} of the other networks that a method may train
     config.players.log_variance = ConfigDict({"network": part(networks, "log_variance")})
     config.data = ConfigDict()  # `name` and its options, see flowmaps/data
@@ -65,7 +66,7 @@ def get_config() -> ConfigDict:
     config.eval.num_samples = 10_000
     config.eval.batch_size = 10_000
     config.eval.seeds = (0,)
-    config.eval.samplers = ("default",)  # "default": the method's own
+    config.eval.samplers = ("default",)  # samplers and solvers by name; "default": as config.sample says
     config.eval.ema = (0,)  # indices into train.ema; -1: the raw weights
     config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
     config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"
@@ -73,9 +74,11 @@ def get_config() -> ConfigDict:
 
     config.sample = ConfigDict()
     config.sample.sampler = "default"  # default | one_step | composed | renoising | gamma | diagonal
-    config.sample.solver = "euler"  # of the sampler `diagonal`: a file of flowmaps/solvers
+    config.sample.solver = (
+        ""  # of the ODE or SDE on the diagonal, such as "unipc" or "ddim(eta=0.5)"; "": by the sampler
+    )
     config.sample.gamma = 0.5  # of the sampler `gamma`
-    config.sample.grid = "uniform"  # times between the interpolant's ends
+    config.sample.grid = "uniform"  # uniform | log_snr | karras | shifted | given, such as "karras(rho=5)"
     config.sample.steps = (1, 2, 4, 8, 16)  # rows of the picture, all from the same noise
     config.sample.num_samples = 64
     config.sample.seed = 0

@@ -1,7 +1,7 @@
 """From a config to the parts of a run: the one place, beside the modes, that reads a config."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from flowmaps import (
     methods,
     networks,
     optimizers,
+    predictions,
     samplers,
     sharding,
     state,
@@ -33,6 +34,7 @@ from flowmaps.errors import MissingError, UsageError
 from flowmaps.guidance import ClassifierFree
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
+from flowmaps.predictions import Prediction
 from flowmaps.state import TrainState
 from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity
 
@@ -44,6 +46,7 @@ class Experiment(NamedTuple):
     method: Method
     interpolant: Interpolant
     coupling: Coupling
+    prediction: Prediction
     networks: dict[str, nn.Module]
     """By role."""
     optimizers: dict[str, Optimizer]
@@ -75,6 +78,7 @@ def build(config: ConfigDict) -> Experiment:
         method=method,
         interpolant=interpolant,
         coupling=couplings.make(config.coupling.name, **options(config.coupling)),
+        prediction=predictions.make(config.prediction.name, interpolant=interpolant, **options(config.prediction)),
         networks=make_networks(config, method, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
@@ -185,12 +189,18 @@ def abstract_batch(exp: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
 
 def binds(exp: Experiment) -> dict[str, step_.Bind]:
     """Role -> (parameters -> the role's callable)."""
-    return {role: partial(networks.bind, module) for role, module in exp.networks.items()}
+    return {role: partial(bind, exp, role) for role in exp.networks}
+
+
+def bind(exp: Experiment, role: str, params: Params) -> Callable:
+    """The role's network with its parameters; the student's output is read as config.prediction says."""
+    network = networks.bind(exp.networks[role], params)
+    return exp.prediction(network) if role == "student" else network
 
 
 def student(exp: Experiment, params: Params) -> Velocity:
     """The student with the given parameters, without dropout, guided as config.guidance says."""
-    velocity = networks.bind(exp.networks["student"], params)
+    velocity = bind(exp, "student", params)
     if exp.config.guidance.scale == 1:
         return velocity
     return ClassifierFree(velocity, exp.config.guidance.scale, tuple(exp.config.guidance.interval))
@@ -203,12 +213,16 @@ def roles_for_sampling(exp: Experiment, params: Params) -> Roles:
 
 
 def sampler(exp: Experiment, name: str = "default") -> Sampler:
-    """A sampler by name; "default" is config.sample.sampler, and where that is "default" too the method's own."""
-    chosen = exp.config.sample.sampler if name == "default" else name
-    if chosen == "default":
-        return exp.method.sampler
+    """A sampler or solver by name; "default" is config.sample.sampler, and where that is "default" too the solver of
+    config.sample.solver on the diagonal, or without one the method's own sampler."""
     values = exp.config.sample
-    return samplers.make(chosen, interpolant=exp.interpolant, solver=values.solver, gamma=values.gamma)
+    chosen = values.sampler if name == "default" else name
+    if chosen == "default":
+        if not values.solver:
+            return exp.method.sampler
+        chosen = "diagonal"
+    solver = values.solver or "euler"
+    return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
 
 
 def averaged_student(exp: Experiment, workdir: Path) -> Params:

@@ -13,17 +13,18 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Int
 
-from flowmaps import experiment, rows, samplers, sharding
+from flowmaps import experiment, rows, sharding, solvers
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
-from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler, Samples
+from flowmaps.solvers import grids
+from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler
 
 
 class Program(NamedTuple):
     """The compiled generation of batches by one sampler."""
 
-    batch: Callable[[Params, int, int, Grid], Samples]
-    """(params, seed, index of the first sample, grid) -> samples; compiled once for each length of the grid."""
+    batch: Callable[[Params, int, int, Grid], tuple[Array, Array]]
+    """(params, seed, index of the first sample, grid) -> (samples, evaluations each); compiled once for each grid."""
     batch_size: int
     sampler: str
     """What the sampler is: its name, and its options in brackets."""
@@ -39,7 +40,7 @@ class Generated(NamedTuple):
 
 def time_grid(exp: Experiment, steps: int) -> Grid:
     """The times of config.sample.grid. Raises UsageError for an unknown grid or less than one step."""
-    return samplers.make_grid(exp.config.sample.grid, exp.interpolant, steps)
+    return grids.make(exp.config.sample.grid, exp.interpolant, steps)
 
 
 def sample_keys(seed: Int[Array, ""] | int, indices: Int[Array | np.ndarray, " b"]) -> Keys:
@@ -74,15 +75,19 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int) -> Pr
     sample = experiment.sampler(exp, sampler)
     batch_size = -(-batch_size // exp.mesh.size) * exp.mesh.size
 
-    def generate(params: Params, seed: Array, first: Array, grid: Grid) -> Samples:
+    @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
+    def generate(params: Params, seed: Array, first: Array, grid: tuple[float, ...]) -> tuple[Array, Array]:
         indices = lax.with_sharding_constraint(first + jnp.arange(batch_size), sharding.rows(exp.mesh))
         keys = sample_keys(seed, indices)
-        start = exp.interpolant.start(noise(exp, keys))
+        start = exp.interpolant.start(noise(exp, keys), grid[0])
         roles = experiment.roles_for_sampling(exp, params)
-        return sample(roles, start, grid, rows.fold(keys, 1), condition(exp, indices))
+        made = sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices))
+        return made.x, made.nfe
 
-    gathered = jax.jit(generate, out_shardings=sharding.replicated(exp.mesh))
-    return Program(gathered, batch_size, description(sample))
+    def batch(params: Params, seed: int, first: int, grid: Grid) -> tuple[Array, Array]:
+        return generate(params, seed, first, grid=tuple(map(float, grid)))
+
+    return Program(batch, batch_size, description(sample))
 
 
 def description(sampler: Sampler) -> str:
@@ -94,36 +99,29 @@ def description(sampler: Sampler) -> str:
 
 def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed: int, num_samples: int) -> Generated:
     """The samples 0, ..., num_samples - 1 of a seed after `steps` steps; what a last batch has beyond them is cut."""
-    grid = np.asarray(time_grid(exp, steps))
-    parts = []
+    grid = time_grid(exp, steps)
+    parts, counts = [], []
     for first in range(0, num_samples, made.batch_size):
-        batch = made.batch(params, seed, first, grid)
-        parts.append(np.asarray(batch.x))
-    return Generated(np.concatenate(parts)[:num_samples], labels(exp, num_samples), int(batch.nfe))
+        x, nfe = made.batch(params, seed, first, grid)
+        parts.append(np.asarray(x))
+        counts.append(int(nfe))
+    if min(counts) == solvers.GAVE_UP:
+        raise UsageError(f"{made.sampler} did not reach its tolerance: raise its rtol, atol or max_steps")
+    return Generated(np.concatenate(parts)[:num_samples], labels(exp, num_samples), max(counts))
 
 
 def trajectories(
     exp: Experiment, params: Params, *, step_counts: Sequence[int], seed: int, num_samples: int
 ) -> Iterator[Float[np.ndarray, "_ n *d"]]:
-    """For each step count, the states of the first samples at all times of the grid.
-
-    The run's own sampler takes each interval of the grid by itself, so that stochastic ones do not renoise.
-    """
+    """For each step count, the states of the first samples at all times of the grid, by the run's own sampler."""
     sample, indices = experiment.sampler(exp), np.arange(num_samples)
-    everywhere = sharding.replicated(exp.mesh)
 
-    @partial(jax.jit, out_shardings=everywhere)
-    def start() -> Array:
-        return exp.interpolant.start(noise(exp, sample_keys(seed, indices)))
-
-    @partial(jax.jit, out_shardings=everywhere)
-    def advance(params: Params, x: Array, interval: Grid) -> Array:
-        keys = rows.fold(sample_keys(seed, indices), 1)
-        return sample(experiment.roles_for_sampling(exp, params), x, interval, keys, condition(exp, indices)).x
+    @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
+    def states(params: Params, grid: tuple[float, ...]) -> Array:
+        keys = sample_keys(seed, indices)
+        start = exp.interpolant.start(noise(exp, keys), grid[0])
+        roles = experiment.roles_for_sampling(exp, params)
+        return sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices)).path
 
     for steps in step_counts:
-        grid = np.asarray(time_grid(exp, steps))
-        states = [np.asarray(start())]
-        for k in range(steps):
-            states.append(np.asarray(advance(params, states[-1], grid[k : k + 2])))
-        yield np.stack(states)
+        yield np.asarray(states(params, grid=tuple(map(float, time_grid(exp, steps)))))

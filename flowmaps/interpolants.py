@@ -57,9 +57,9 @@ class Interpolant(NamedTuple):
         """dx_t/dt of the path between x0 and x1; with the conditional means in their place, b_t(x)."""
         return expand(self.alpha.slope(t), x1) * x1 + expand(self.beta.slope(t), x0) * x0
 
-    def start(self, x0: Points) -> Points:
-        """The state at t_min from which generation starts: x_{t_min} without its (small) share of data."""
-        return self.beta.value(jnp.asarray(self.t_min, x0.dtype)) * x0
+    def start(self, x0: Points, t: float | None = None) -> Points:
+        """The state at t, by default t_min, from which generation starts: x_t without its (small) share of data."""
+        return self.beta.value(jnp.asarray(self.t_min if t is None else t, x0.dtype)) * x0
 
     def ends_from_velocity(self, x: Points, velocity: Points, t: Float[Array, " b"]) -> Ends:
         """The ends from b_t(x): solves the two linear relations."""
@@ -93,7 +93,29 @@ class Interpolant(NamedTuple):
         noise = self.ends_from_data(x, data, s).noise
         return expand(self.alpha.difference(s, t), x) * data + expand(self.beta.difference(s, t), x) * noise
 
-    def _coefficients(self, t: Float[Array, " b"]) -> tuple[Times, Times, Times, Times]:
+    def log_level(self, t: Times) -> Times:
+        """log(beta / alpha), the noise level at t: minus half the log-SNR. Infinite where alpha or beta is 0."""
+        return jnp.log(self.beta.value(t)) - jnp.log(self.alpha.value(t))
+
+    def level_fall(self, t: Times) -> Times:
+        """-d/dt log_level = alpha' / alpha - beta' / beta: half the growth of the log-SNR, never negative."""
+        a, b, da, db = self._coefficients(t)
+        return da / a - db / b
+
+    def time_of_level(self, level: Times) -> Times:
+        """The time at which beta / alpha, which falls with time, has the given value: by bisection, to rounding;
+        t_min or t_max where the path never has it."""
+        low, high = jnp.full_like(level, self.t_min), jnp.full_like(level, self.t_max)
+
+        def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = bracket
+            middle = (low + high) / 2
+            later = self.beta.value(middle) > level * self.alpha.value(middle)
+            return jnp.where(later, middle, low), jnp.where(later, high, middle)
+
+        return jax.lax.fori_loop(0, jnp.finfo(level.dtype).nmant + 2, halve, (low, high))[1]
+
+    def _coefficients(self, t: Times) -> tuple[Times, Times, Times, Times]:
         return self.alpha.value(t), self.beta.value(t), self.alpha.slope(t), self.beta.slope(t)
 
 
@@ -124,15 +146,17 @@ def path(
     return Interpolant(schedule(alpha), schedule(beta), t_min, t_max, source_std)
 
 
-def linear(*, source_std: float = 1.0) -> Interpolant:
-    """x_t = t x1 + (1 - t) x0 (flow matching, rectified flow)."""
+def linear(*, sigma_min: float = 0.0, source_std: float = 1.0) -> Interpolant:
+    """x_t = t x1 + (1 - (1 - sigma_min) t) x0 (flow matching, arXiv:2210.02747, eq. 22; rectified flow)."""
+    fall = 1 - sigma_min
     alpha = Schedule(lambda t: t, jnp.ones_like, lambda s, t: jnp.ones_like(s))
-    beta = Schedule(lambda t: 1 - t, lambda t: -jnp.ones_like(t), lambda s, t: -jnp.ones_like(s))
+    beta = Schedule(lambda t: 1 - fall * t, lambda t: jnp.full_like(t, -fall), lambda s, t: jnp.full_like(s, -fall))
     return Interpolant(alpha, beta, source_std=source_std)
 
 
 def trigonometric(*, source_std: float = 1.0) -> Interpolant:
-    """x_t = sin(pi t / 2) x1 + cos(pi t / 2) x0 (variance preserving; Albergo and Vanden-Eijnden 2023, TrigFlow)."""
+    """x_t = sin(pi t / 2) x1 + cos(pi t / 2) x0 (variance preserving: the cosine schedule of arXiv:2202.00512, the
+    trigonometric interpolant of arXiv:2209.15571, TrigFlow's path)."""
     half = jnp.pi / 2
 
     def chord(s: Times, t: Times) -> Times:  # 2 sin(half (t - s) / 2) / (t - s)
@@ -159,38 +183,33 @@ def variance_preserving(
     alpha = exp(-B / 2), beta = sqrt(1 - exp(-B)), B(u) = beta_min u + (beta_max - beta_min) u^2 / 2. alpha(0) = 0.0066
     is not 0, and beta's slope is infinite at t = 1, so times end at t_max.
     """
-    rise = beta_max - beta_min
+    exponent = linear_exponent(beta_min, beta_max)
+    return Interpolant(decay(exponent, 0.5), preserving(exponent), t_max=t_max, source_std=source_std)
 
-    def exponent(t: Times) -> Times:  # B
-        return beta_min * (1 - t) + rise * (1 - t) ** 2 / 2
 
-    def exponent_slope(t: Times) -> Times:
-        return -beta_min - rise * (1 - t)
-
-    def exponent_difference(s: Times, t: Times) -> Times:
-        return -beta_min - rise * (2 - s - t) / 2
-
-    def decay(scale: float) -> Schedule:  # exp(-scale B)
-        def value(t: Times) -> Times:
-            return jnp.exp(-scale * exponent(t))
-
-        def difference(s: Times, t: Times) -> Times:
-            slope = -scale * exponent_difference(s, t)
-            return value(s) * slope * relative_expm1(slope * (t - s))
-
-        return Schedule(value, lambda t: -scale * exponent_slope(t) * value(t), difference)
-
-    squared = decay(1.0)  # alpha^2, of which beta^2 is the complement to 1
-
-    def value(t: Times) -> Times:
-        return jnp.sqrt(-jnp.expm1(-exponent(t)))
-
+def sub_variance_preserving(*, beta_min: float = 0.1, beta_max: float = 20.0, source_std: float = 1.0) -> Interpolant:
+    """Song et al. 2021, sub-VP SDE: alpha = exp(-B / 2) as in VP; beta = 1 - exp(-B), a deviation, not a variance."""
+    exponent = linear_exponent(beta_min, beta_max)
+    squared = decay(exponent, 1.0)
     beta = Schedule(
-        value,
-        lambda t: -squared.slope(t) / (2 * value(t)),
-        lambda s, t: -squared.difference(s, t) / (value(s) + value(t)),
+        lambda t: -jnp.expm1(-exponent.value(t)),
+        lambda t: -squared.slope(t),
+        lambda s, t: -squared.difference(s, t),
     )
-    return Interpolant(decay(0.5), beta, t_max=t_max, source_std=source_std)
+    return Interpolant(decay(exponent, 0.5), beta, source_std=source_std)
+
+
+def discrete(
+    *, num_steps: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02, source_std: float = 1.0
+) -> Interpolant:
+    """DDPM's chain (Ho et al. 2020, arXiv:2006.11239): alpha^2 = prod_{i <= n} (1 - beta_i) at t = 1 - n / num_steps,
+    the variances beta_i in equal steps from beta_first to beta_last; between these times log alpha is linear.
+
+    beta's slope is infinite at t = 1, where n = 0 and x_t is the data.
+    """
+    betas = np.linspace(beta_first, beta_last, num_steps, dtype=np.float64)
+    exponent = polyline(-np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])[::-1])
+    return Interpolant(decay(exponent, 0.5), preserving(exponent), source_std=source_std)
 
 
 def variance_exploding(
@@ -214,6 +233,73 @@ def variance_exploding(
     return Interpolant(alpha, beta, source_std=source_std)
 
 
+def geometric(*, sigma_min: float = 0.01, sigma_max: float = 50.0, source_std: float = 1.0) -> Interpolant:
+    """x_t = x1 + sigma(t) x0, sigma = sigma_max (sigma_min / sigma_max)^t: the VE SDE of arXiv:2011.13456 and NCSN's
+    levels, equal steps of which are a geometric sequence."""
+    alpha = Schedule(jnp.ones_like, jnp.zeros_like, lambda s, t: jnp.zeros_like(s))
+    log_max, fall = np.log(sigma_max), np.log(sigma_max / sigma_min)
+    exponent = Schedule(
+        lambda t: fall * t - log_max, lambda t: jnp.full_like(t, fall), lambda s, t: jnp.full_like(s, fall)
+    )
+    return Interpolant(alpha, decay(exponent, 1.0), source_std=source_std)
+
+
+def linear_exponent(beta_min: float, beta_max: float) -> Schedule:
+    """B(u) = beta_min u + (beta_max - beta_min) u^2 / 2 at u = 1 - t."""
+    rise = beta_max - beta_min
+    return Schedule(
+        lambda t: beta_min * (1 - t) + rise * (1 - t) ** 2 / 2,
+        lambda t: -beta_min - rise * (1 - t),
+        lambda s, t: -beta_min - rise * (2 - s - t) / 2,
+    )
+
+
+def polyline(values: Float[np.ndarray, " k"]) -> Schedule:
+    """The function with the given values at k equally spaced times of [0, 1], linear between them."""
+    count = len(values) - 1
+
+    def piece(t: Times) -> tuple[Times, Times]:  # value at the left knot, slope; at a knot those to its right
+        knots, slopes = jnp.asarray(values, t.dtype), jnp.asarray(np.diff(values) * count, t.dtype)
+        # A time that is a knot up to rounding is that knot.
+        left = jnp.clip(jnp.floor(t * count + 1e-3), 0, count - 1)
+        index = left.astype(jnp.int32)
+        return knots[index] + slopes[index] * (t - left / count), slopes[index]
+
+    def difference(s: Times, t: Times) -> Times:
+        (at_s, slope), (at_t, _) = piece(s), piece(t)
+        near = jnp.abs(t - s) * count < 1e-3
+        return jnp.where(near, slope, (at_t - at_s) / jnp.where(near, 1.0, t - s))
+
+    return Schedule(lambda t: piece(t)[0], lambda t: piece(t)[1], difference)
+
+
+def decay(exponent: Schedule, scale: float) -> Schedule:
+    """exp(-scale B)."""
+
+    def value(t: Times) -> Times:
+        return jnp.exp(-scale * exponent.value(t))
+
+    def difference(s: Times, t: Times) -> Times:
+        slope = -scale * exponent.difference(s, t)
+        return value(s) * slope * relative_expm1(slope * (t - s))
+
+    return Schedule(value, lambda t: -scale * exponent.slope(t) * value(t), difference)
+
+
+def preserving(exponent: Schedule) -> Schedule:
+    """sqrt(1 - exp(-B)), which keeps the variance at 1 beside alpha = exp(-B / 2)."""
+    squared = decay(exponent, 1.0)  # alpha^2, of which beta^2 is the complement to 1
+
+    def value(t: Times) -> Times:
+        return jnp.sqrt(-jnp.expm1(-exponent.value(t)))
+
+    return Schedule(
+        value,
+        lambda t: -squared.slope(t) / (2 * value(t)),
+        lambda s, t: -squared.difference(s, t) / (value(s) + value(t)),
+    )
+
+
 def relative_expm1(x: Times) -> Times:
     """(exp(x) - 1) / x, 1 at x = 0; by its series for small x, where the quotient loses digits under jvp."""
     small = jnp.abs(x) < 0.1
@@ -222,7 +308,18 @@ def relative_expm1(x: Times) -> Times:
     return jnp.where(small, series, jnp.expm1(safe) / safe)
 
 
-PATHS = {f.__name__: f for f in (linear, trigonometric, variance_preserving, variance_exploding)}
+PATHS = {
+    f.__name__: f
+    for f in (
+        linear,
+        trigonometric,
+        variance_preserving,
+        sub_variance_preserving,
+        discrete,
+        variance_exploding,
+        geometric,
+    )
+}
 
 
 def options(name: str) -> dict[str, Any]:
@@ -232,6 +329,6 @@ def options(name: str) -> dict[str, Any]:
 
 
 def make(name: str, *, source_std: float = 1.0, **chosen: Any) -> Interpolant:
-    """The path `name`: linear, trigonometric, variance_preserving or variance_exploding. Raises UsageError."""
+    """The path `name` of PATHS. Raises UsageError."""
     lookup.check_name("interpolant", name, PATHS)
     return lookup.call(f"interpolant {name}", PATHS[name], {"source_std": source_std}, chosen)

@@ -1,12 +1,13 @@
 """Parts found by name: a method, network, data set or solver is added by adding its file."""
 
+import ast
 import difflib
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from flowmaps.errors import UsageError
 
@@ -36,9 +37,43 @@ def options(make: Callable, given: tuple[str, ...] = ()) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.name not in given and p.default is not p.empty}
 
 
+def parse_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:
+    """A part with options in brackets, "ddim(eta=0.5)" -> ("ddim", {"eta": 0.5}). Raises UsageError."""
+    try:
+        tree = ast.parse(text, mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
+            return tree.func.id, {k.arg: ast.literal_eval(k.value) for k in tree.keywords}
+    except (SyntaxError, ValueError, TypeError):
+        pass
+    raise UsageError(f"{kind} {text!r} is neither a name nor NAME(OPTION=VALUE, ...)")
+
+
 def call(kind: str, make: Callable, given: Mapping[str, Any], chosen: Mapping[str, Any]) -> Any:
-    """make(**given, **chosen). Raises UsageError with the nearest option where `make` does not know one."""
-    known = options(make, tuple(given))
-    for name in chosen:
+    """make(**given, **chosen). Raises UsageError as `checked` does."""
+    return make(**given, **checked(kind, make, tuple(given), chosen))
+
+
+def checked(kind: str, make: Callable, given: tuple[str, ...], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The chosen options, whole numbers made floats where `make` has a float.
+
+    Raises UsageError for an option that `make` does not know, with the nearest one; a value that is not among those of
+    a Literal, with the nearest one; or a number, string or tuple where the default is of another of these kinds.
+    """
+    known, parameters, values = options(make, given), inspect.signature(make).parameters, {}
+    for name, value in chosen.items():
         check_name(f"option of {kind}", name, known)
-    return make(**given, **chosen)
+        if get_origin(parameters[name].annotation) is Literal:
+            check_name(f"{name} of {kind}", value, get_args(parameters[name].annotation))
+        default = known[name]
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if default is not None and not isinstance(value, _kind(default)):
+            raise UsageError(f"{name} of {kind} is {value!r}, and must be of type {type(default).__name__}")
+        values[name] = value
+    return values
+
+
+def _kind(default: Any) -> tuple[type, ...]:
+    return (tuple, list) if isinstance(default, tuple | list) else (type(default),)

@@ -5,7 +5,6 @@ The first state is interpolant.start(x0). Deterministic samplers do not read the
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -19,23 +18,6 @@ from flowmaps.types import Array, Cond, Grid, Keys, Roles, Sampler, Samples, eva
 Points = Float[Array, "b *d"]
 
 
-def uniform_grid(interpolant: Interpolant, steps: int) -> Grid:
-    """Equal steps from t_min to t_max."""
-    return jnp.linspace(interpolant.t_min, interpolant.t_max, steps + 1)
-
-
-GRIDS = {"uniform": uniform_grid}
-"""Name of a time grid -> (interpolant, steps) -> times [steps + 1]."""
-
-
-def make_grid(name: str, interpolant: Interpolant, steps: int) -> Grid:
-    """The times [steps + 1] of the grid `name`. Raises UsageError for an unknown grid or less than one step."""
-    lookup.check_name("grid", name, GRIDS)
-    if steps < 1:
-        raise UsageError(f"{steps} steps: a sampler takes at least 1")
-    return GRIDS[name](interpolant, steps)
-
-
 def composed(roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
     """x <- X_{t_i, t_{i+1}}(x) along the grid."""
 
@@ -47,19 +29,18 @@ def composed(roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Sam
 
 def one_step(roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
     """X_{t_0, t_K}(x): the grid's ends alone."""
-    return composed(roles, x, grid[jnp.array([0, -1])], keys, cond)
+    return composed(roles, x, grid[[0, -1]], keys, cond)
 
 
 def renoising(interpolant: Interpolant, roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
     """Multi-step consistency sampling (Song et al. 2023, arXiv:2303.01469, alg. 1): jump to the end, take fresh noise
     back to the next time, and jump again. Gaussian sources; the states at the grid's times have the right law."""
-    end = grid[-1]
 
     def step(x, s, t, number):
-        jumped = flow_map(roles.student, x, s, jnp.full_like(s, end), cond)
+        jumped = flow_map(roles.student, x, s, jnp.full_like(s, grid[-1]), cond)
         noise = interpolant.source_std * rows.normal(rows.fold(keys, number), x.shape[1:])
         renoised = interpolant.point(noise.astype(x.dtype), jumped, t)
-        return jnp.where(expand(t, x) >= end, jumped, renoised), evaluations(roles.student)
+        return jnp.where(number == len(grid) - 2, jumped, renoised), evaluations(roles.student)
 
     return Samples(*solvers.march(step, x, grid))
 
@@ -68,31 +49,19 @@ def gamma_sampling(
     interpolant: Interpolant, gamma: float, roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond
 ) -> Samples:
     """Gamma-sampling (CTM, arXiv:2310.02279, alg. 3, on any path): jump past the next time t to the time t' whose noise
-    level is sqrt(1 - gamma^2) times t's, then put the rest of the noise back. gamma = 0: composed."""
+    level is sqrt(1 - gamma^2) times t's, then put the rest of the noise back. gamma = 0: composed. A path that ends
+    before it gets there has t' at its end, and as much less noise to put back: at the last time none."""
     alpha, beta = interpolant.alpha.value, interpolant.beta.value
 
     def step(x, s, t, number):
-        beyond = time_of_level(interpolant, (1 - gamma**2) ** 0.5 * beta(t) / alpha(t))
+        beyond = interpolant.time_of_level((1 - gamma**2) ** 0.5 * beta(t) / alpha(t))
         jumped = flow_map(roles.student, x, s, beyond, cond)
         noise = interpolant.source_std * rows.normal(rows.fold(keys, number), x.shape[1:])
-        scale, level = expand(alpha(t) / alpha(beyond), x), expand(gamma * beta(t), x)
-        return scale * jumped + level * noise.astype(x.dtype), evaluations(roles.student)
+        scale = alpha(t) / alpha(beyond)
+        level = jnp.sqrt(jnp.maximum(beta(t) ** 2 - (scale * beta(beyond)) ** 2, 0))
+        return expand(scale, x) * jumped + expand(level, x) * noise.astype(x.dtype), evaluations(roles.student)
 
     return Samples(*solvers.march(step, x, grid))
-
-
-def time_of_level(interpolant: Interpolant, level: Float[Array, " b"]) -> Float[Array, " b"]:
-    """The time at which beta / alpha, which falls with time, has the given value: by bisection, to rounding."""
-    low = jnp.full_like(level, interpolant.t_min)
-    high = jnp.full_like(level, interpolant.t_max)
-
-    def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bracket
-        middle = (low + high) / 2
-        later = interpolant.beta.value(middle) > level * interpolant.alpha.value(middle)
-        return jnp.where(later, middle, low), jnp.where(later, high, middle)
-
-    return jax.lax.fori_loop(0, jnp.finfo(level.dtype).nmant + 2, halve, (low, high))[1]
 
 
 def diagonal(
@@ -106,9 +75,14 @@ NAMES = ("one_step", "composed", "renoising", "gamma", "diagonal")
 
 
 def make(name: str, *, interpolant: Interpolant, solver: str = "euler", gamma: float = 0.5) -> Sampler:
-    """The sampler `name`. Raises UsageError for an unknown sampler or solver, or a gamma outside of [0, 1]."""
+    """The sampler `name`, or the sampler `diagonal` with the solver of that name (and options).
+
+    Raises UsageError for an unknown sampler or solver, or a gamma outside of [0, 1].
+    """
+    if lookup.parse_call("sampler", name)[0] in solvers.names():
+        name, solver = "diagonal", name
     lookup.check_name("sampler", name, NAMES)
-    lookup.check_name("solver", solver, solvers.names())
+    solvers.load(solver)
     if not 0 <= gamma <= 1:
         raise UsageError(f"gamma={gamma} must lie in [0, 1]: 0 adds no noise, 1 renoises in full")
     return {

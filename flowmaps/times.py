@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from flowmaps import lookup, rows
+from flowmaps.interpolants import Interpolant
 from flowmaps.types import Array, Keys
 
 Law = Callable[[Keys], Float[Array, " b"]]
@@ -35,13 +36,33 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Law:
     return draw
 
 
-LAWS = {f.__name__: f for f in (uniform, logit_normal)}
+def multiples(count: int) -> Law:
+    """Uniform on 0, 1/count, ..., (count - 1)/count: DDPM's chain of `count` steps, without its clean end."""
+    return lambda keys: jnp.floor(count * rows.uniform(keys)) / count
+
+
+def ladder(count: int) -> Law:
+    """Uniform on 0, 1/(count - 1), ..., 1: NCSN's levels, both ends among them."""
+    return lambda keys: jnp.floor(count * rows.uniform(keys)) / (count - 1)
+
+
+LAWS = {f.__name__: f for f in (uniform, logit_normal, multiples, ladder)}
 
 
 def law(name: str, *parameters: float) -> Law:
-    """The law `name`: uniform, or logit_normal with its mean and standard deviation. Raises UsageError."""
+    """The law `name` of LAWS with its parameters. Raises UsageError."""
     lookup.check_name("law of times", name, LAWS)
     return LAWS[name](*parameters)
+
+
+def on_path(interpolant: Interpolant, name: str, *parameters: float) -> Law:
+    """The law `name` stretched to the path's times; or "log_normal" with mean and standard deviation: the noise level
+    beta / alpha is exp(N(mean, std^2)) (EDM, arXiv:2206.00364, table 1), cut to the levels that the path has."""
+    lookup.check_name("law of times", name, (*LAWS, "log_normal"))
+    if name != "log_normal":
+        return within(law(name, *parameters), interpolant.t_min, interpolant.t_max)
+    mean, std = parameters
+    return lambda keys: interpolant.time_of_level(jnp.exp(mean + std * rows.normal(keys, ())))
 
 
 def within(law: Law, low: float, high: float) -> Law:
@@ -69,8 +90,3 @@ def dyadic(levels: int) -> Callable[[Keys], Pair]:
         return Pair(s, s + 1 / count)
 
     return draw
-
-
-def multiples(count: int) -> Law:
-    """Uniform on 0, 1/count, ..., (count - 1)/count."""
-    return lambda keys: jnp.floor(count * rows.uniform(keys)) / count

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Float, Int, Key
 
 Array = jax.Array
 Keys = Key[Array, " b"]
 """One typed key a row: fold_in(step_key, global_row), so that batches may be cut in any way."""
-Grid = Float[Array, " k"]
-"""Times of a sampler, from the first to the last."""
+Grid = Float[np.ndarray, " k"]
+"""Times of a sampler, from the first to the last, known when the program is built: what a step computes may depend on
+them."""
 Params = Mapping[str, Any]
 
 Cond = Mapping[str, Array]
@@ -73,6 +75,8 @@ class Samples(NamedTuple):
     x: Float[Array, "b *d"]
     nfe: Int[Array, ""]
     """Network evaluations for one example, counted by the program that ran."""
+    path: Float[Array, "k b *d"]
+    """The states at the grid's times, from the first to the last."""
 
 
 LossFn = Callable[[Roles, Batch, Keys, Array], Loss]

@@ -203,7 +203,7 @@ def test_sampler_is_the_methods_the_configs_or_the_asked_one():
 
     def nfe(name="default"):
         sampler = experiment.sampler(exp, name)
-        return int(sampler(roles, jnp.zeros((4, 2)), jnp.linspace(0, 1, 5), keys, {}).nfe)
+        return int(sampler(roles, jnp.zeros((4, 2)), np.linspace(0, 1, 5), keys, {}).nfe)
 
     assert experiment.sampler(exp) is exp.method.sampler
     assert (nfe(), nfe("one_step")) == (4, 1)

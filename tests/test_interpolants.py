@@ -13,9 +13,12 @@ pytestmark = pytest.mark.float64
 
 PATHS = {
     "linear": lambda: interpolants.linear(source_std=0.7),
+    "lipman": lambda: interpolants.linear(sigma_min=0.1, source_std=0.7),
     "trigonometric": lambda: interpolants.trigonometric(source_std=0.7),
     "variance_preserving": lambda: interpolants.variance_preserving(source_std=0.7),
+    "sub_variance_preserving": lambda: interpolants.sub_variance_preserving(source_std=0.7),
     "variance_exploding": lambda: interpolants.variance_exploding(source_std=0.7),
+    "geometric": lambda: interpolants.geometric(source_std=0.7),
     "user": lambda: interpolants.path(lambda t: t**2, lambda t: jnp.cos(jnp.pi / 2 * t), source_std=0.7),
 }
 
@@ -130,8 +133,46 @@ def test_karras_levels(float64):
 
 def test_variance_is_preserved(float64):
     t = jnp.linspace(0, 0.999, 20)
-    for path in (interpolants.variance_preserving(), interpolants.trigonometric()):
+    for path in (interpolants.variance_preserving(), interpolants.trigonometric(), interpolants.discrete()):
         np.testing.assert_allclose(path.alpha.value(t) ** 2 + path.beta.value(t) ** 2, 1, rtol=1e-13)
+
+
+def test_sub_variance_preserving_is_solved_by_its_moments(float64):
+    """dV/du = -beta V + beta (1 - exp(-2B)) from V = 0, the variance under its SDE, is (1 - exp(-B))^2."""
+    path = interpolants.sub_variance_preserving()
+    t = jnp.linspace(0.01, 0.99, 50)
+    remaining = path.alpha.value(t) ** 2  # exp(-B)
+    rate = 0.1 + 19.9 * (1 - t)
+    variance, slope = path.beta.value(t) ** 2, 2 * path.beta.value(t) * path.beta.slope(t)
+    np.testing.assert_allclose(-slope, rate * (1 - remaining**2 - variance), rtol=1e-10)
+
+
+def test_ddpms_chain(float64):
+    """alpha^2 is the running product of 1 - beta at the chain's times, and each step has its beta's variance."""
+    path = interpolants.discrete(num_steps=1000)
+    betas = np.linspace(1e-4, 0.02, 1000)
+    t = 1 - jnp.arange(1001) / 1000
+    np.testing.assert_allclose(path.alpha.value(t) ** 2, np.concatenate([[1], np.cumprod(1 - betas)]), rtol=1e-11)
+    inner = t[1:] - 0.4 / 1000
+    np.testing.assert_allclose(path.alpha.difference(inner, inner), path.alpha.slope(inner), rtol=1e-12)
+    s, u = t[1:-1], t[:-2]
+    quotient = (path.beta.value(u) - path.beta.value(s)) / (u - s)
+    np.testing.assert_allclose(path.beta.difference(s, u), quotient, rtol=1e-9)
+
+
+def test_the_ladder_is_geometric(float64):
+    levels = interpolants.geometric(sigma_min=0.01, sigma_max=1.0).beta.value(jnp.linspace(0, 1, 10))
+    np.testing.assert_allclose(levels, np.geomspace(1, 0.01, 10), rtol=1e-12)
+
+
+def test_levels_fall_and_times_are_found_again(path):
+    """beta / alpha falls with time; its logarithm's slope is -level_fall; and a level gives back its time."""
+    t = inner_times(path)
+    level = jnp.exp(path.log_level(t))
+    assert np.all(np.diff(level) < 0)
+    _, slope = directional_derivative(path.log_level, (t,), (jnp.ones_like(t),))
+    np.testing.assert_allclose(path.level_fall(t), -slope, rtol=1e-9)
+    np.testing.assert_allclose(path.time_of_level(level), t, atol=1e-12)
 
 
 def test_relative_expm1_and_its_derivative(float64):

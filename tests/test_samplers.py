@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import SOURCE_STD, gaussian, mixture
+from laws import SOURCE_STD, gaussian
 
 from flowmaps import interpolants, rows, samplers, solvers
 from flowmaps.errors import UsageError
 from flowmaps.guidance import ClassifierFree
 from flowmaps.identities import flow_map
+from flowmaps.solvers import grids
 from flowmaps.types import NULL_LABEL, Roles
 
 pytestmark = pytest.mark.float64
@@ -47,7 +48,7 @@ def test_exact_maps_give_the_exact_marginal(path, name, steps):
     keys = rows.keys(jax.random.key(0), 0, count)
     x = path.start(SOURCE_STD * rows.normal(rows.fold(keys, 1), (2,)))
     sampler = samplers.make(name, interpolant=path, gamma=0.7)
-    grid = samplers.uniform_grid(path, steps)
+    grid = grids.make("uniform", path, steps)
     roles = roles_of(gaussian(path).average_velocity)
     out = jax.jit(lambda x: sampler(roles, x, grid, rows.fold(keys, 2), {}).x)(x)
     scale = COVARIANCE.trace()
@@ -62,7 +63,7 @@ def test_gamma_sampling_keeps_the_variance_at_every_time(gamma):
     keys = rows.keys(jax.random.key(0), 0, count)
     x = SOURCE_STD * rows.normal(rows.fold(keys, 1), (2,))
     sampler = samplers.make("gamma", interpolant=path, gamma=gamma)
-    grid = jnp.array([0.0, 0.3, 0.6])
+    grid = np.array([0.0, 0.3, 0.6])
     out = sampler(roles_of(gaussian(path).average_velocity), x, grid, rows.fold(keys, 2), {}).x
     np.testing.assert_allclose(out.mean(0), 0.6 * MEAN, atol=2e-3)
     np.testing.assert_allclose(np.cov(out.T), 0.36 * COVARIANCE + 0.16 * SOURCE_STD**2 * np.eye(2), atol=2e-3)
@@ -73,7 +74,7 @@ def test_gamma_zero_is_composition_and_larger_gamma_forgets():
     path, count = PATHS["linear"](), 20_000
     keys = rows.keys(jax.random.key(0), 0, count)
     x = SOURCE_STD * rows.normal(rows.fold(keys, 1), (2,))
-    grid = samplers.uniform_grid(path, 4)
+    grid = grids.make("uniform", path, 4)
     roles = roles_of(gaussian(path).average_velocity)
     ends = [samplers.make("gamma", interpolant=path, gamma=g)(roles, x, grid, keys, {}).x for g in (0.0, 0.5, 0.9)]
     np.testing.assert_allclose(ends[0], samplers.composed(roles, x, grid, keys, {}).x, atol=1e-9)
@@ -85,32 +86,10 @@ def test_composition_of_the_exact_map_does_not_depend_on_the_grid():
     path = PATHS["linear"]()
     x = SOURCE_STD * jax.random.normal(jax.random.key(0), (32, 2))
     keys, roles = rows.keys(jax.random.key(0), 0, 32), roles_of(gaussian(path).average_velocity)
-    one = samplers.one_step(roles, x, jnp.array([0.0, 0.2, 1.0]), keys, {}).x
-    many = samplers.composed(roles, x, jnp.array([0.0, 0.15, 0.6, 0.7, 1.0]), keys, {}).x
+    one = samplers.one_step(roles, x, np.array([0.0, 0.2, 1.0]), keys, {}).x
+    many = samplers.composed(roles, x, np.array([0.0, 0.15, 0.6, 0.7, 1.0]), keys, {}).x
     np.testing.assert_allclose(one, many, atol=1e-13)
     np.testing.assert_allclose(one, flow_map(roles.student, x, jnp.zeros(32), jnp.ones(32), {}), atol=1e-14)
-
-
-@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2)])
-@pytest.mark.parametrize("path", ["linear", "trigonometric"])
-def test_solvers_converge_at_their_order(path, name, order):
-    """Error of x at t = 0.95 against the exact flow of a mixture, over 64 to 256 steps: the slope is the order."""
-    path = PATHS[path]()
-    oracle = mixture(path, steps=1024)
-    x = SOURCE_STD * jax.random.normal(jax.random.key(0), (64, 2))
-    ones = jnp.ones(64)
-    exact = flow_map(oracle.average_velocity, x, 0.05 * ones, 0.95 * ones, {})
-
-    def velocity(x, s, t, cond, *, dropout=None):
-        return oracle.velocity(x, s)
-
-    def error(steps):
-        grid = jnp.linspace(0.05, 0.95, steps + 1)
-        out = solvers.load(name)(velocity, path, x, grid, rows.keys(jax.random.key(0), 0, 64), {})
-        return np.median(np.linalg.norm(out.x - exact, axis=1))
-
-    slope = np.log2(error(128) / error(256))
-    np.testing.assert_allclose(slope, order, atol=0.1)
 
 
 def test_solvers_read_the_diagonal_alone():
@@ -119,10 +98,10 @@ def test_solvers_read_the_diagonal_alone():
     def velocity(x, s, t, cond, *, dropout=None):
         return jnp.where((s == t)[:, None], x, jnp.nan)
 
-    for name in solvers.names():
+    for name in set(solvers.names()) - {"flow_map"}:
         sampler = samplers.make("diagonal", interpolant=path, solver=name)
         out = sampler(
-            roles_of(velocity), jnp.ones((2, 2)), jnp.linspace(0, 1, 4), rows.keys(jax.random.key(0), 0, 2), {}
+            roles_of(velocity), jnp.ones((2, 2)), np.linspace(0.1, 0.9, 4), rows.keys(jax.random.key(0), 0, 2), {}
         )
         assert np.isfinite(out.x).all()
 
@@ -146,7 +125,7 @@ def test_evaluations_are_those_of_the_program_that_ran(name, solver, per_step, g
     cond = {"label": jnp.zeros(4, jnp.int32)}
     sampler = samplers.make(name, interpolant=path, solver=solver)
     keys = rows.keys(jax.random.key(0), 0, 4)
-    out = jax.jit(lambda x: sampler(roles_of(velocity), x, samplers.uniform_grid(path, steps), keys, cond))(
+    out = jax.jit(lambda x: sampler(roles_of(velocity), x, grids.make("uniform", path, steps), keys, cond))(
         jnp.ones((4, 2))
     )
     jax.effects_barrier()
@@ -158,7 +137,7 @@ def test_one_step_counts_one():
     path = PATHS["linear"]()
     roles = roles_of(gaussian(path).average_velocity)
     out = samplers.one_step(
-        roles, jnp.ones((4, 2)), samplers.uniform_grid(path, 8), rows.keys(jax.random.key(0), 0, 4), {}
+        roles, jnp.ones((4, 2)), grids.make("uniform", path, 8), rows.keys(jax.random.key(0), 0, 4), {}
     )
     assert out.nfe == 1
 
@@ -195,13 +174,28 @@ def test_unknown_sampler_and_solver():
         samplers.make("diagonal", interpolant=PATHS["linear"](), solver="huen")
 
 
-def test_grids_by_name():
-    path = PATHS["linear"]()
-    np.testing.assert_array_equal(samplers.make_grid("uniform", path, 4), [0, 0.25, 0.5, 0.75, 1])
-    with pytest.raises(UsageError, match="unknown grid 'uniforn': did you mean 'uniform'"):
-        samplers.make_grid("uniforn", path, 4)
-    with pytest.raises(UsageError, match="0 steps: a sampler takes at least 1"):
-        samplers.make_grid("uniform", path, 0)
+def test_a_solver_is_a_sampler():
+    """By its name and options, on the diagonal; and the flow map is a solver too."""
+    path, x, keys = PATHS["linear"](), jnp.ones((4, 2)), rows.keys(jax.random.key(0), 0, 4)
+    roles, grid = roles_of(gaussian(path).average_velocity), grids.make("uniform", path, 3)
+    for one, other in (("heun", {"solver": "heun"}), ("ddim(eta=0.5)", {"solver": "ddim(eta=0.5)"})):
+        pair = (samplers.make(n, interpolant=path, **o) for n, o in ((one, {}), ("diagonal", other)))
+        np.testing.assert_array_equal(*(sampler(roles, x, grid, keys, {}).x for sampler in pair))
+    pair = (samplers.make(n, interpolant=path)(roles, x, grid, keys, {}) for n in ("flow_map", "composed"))
+    np.testing.assert_array_equal(*(out.path for out in pair))
+
+
+def test_gamma_sampling_ends_with_the_paths_own_noise():
+    """A path that keeps noise at its end: the last step puts back what the path has, and no more."""
+    path = interpolants.variance_preserving(t_max=0.9)
+    count = 50_000
+    keys = rows.keys(jax.random.key(0), 0, count)
+    x = path.start(rows.normal(rows.fold(keys, 1), (2,)))
+    sampler = samplers.make("gamma", interpolant=path, gamma=0.9)
+    roles = roles_of(gaussian(path).average_velocity)
+    out = sampler(roles, x, grids.make("uniform", path, 3), rows.fold(keys, 2), {}).x
+    a, b = path.alpha.value(jnp.array(0.9)), path.beta.value(jnp.array(0.9))
+    np.testing.assert_allclose(np.cov(out.T), a**2 * COVARIANCE + b**2 * np.eye(2), atol=6 * 0.2 / count**0.5)
 
 
 def test_gamma_is_a_share():

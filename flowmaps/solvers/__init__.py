@@ -1,51 +1,158 @@
-"""Solvers of the probability-flow ODE on the diagonal velocity, found by the names of this package's files.
+"""Solvers of the probability-flow ODE, and of the SDEs with its marginals, on the diagonal velocity b_t = v_{t,t}.
 
-Each file has `solve(velocity, interpolant, x, grid, keys, cond) -> Trajectory`.
+Found by the names of this package's files, with options in brackets: "euler", "ddim(eta=0.5)". Each file has
+
+    solve(velocity, interpolant, x, grid, keys, cond, **options) -> Trajectory
+
+from x at grid[0] to grid[-1], one step an interval; denoiser, noise and score are the interpolant's conversions of the
+velocity. `velocity` is read as velocity(x, t, t, cond). Solvers that are random draw from `keys`, the others do not.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+import numpy as np
+from jaxtyping import Float, Float64, Int
 
-from flowmaps import lookup
-from flowmaps.types import Array, Grid
+from flowmaps import lookup, rows
+from flowmaps.errors import UsageError
+from flowmaps.interpolants import Ends, Interpolant
+from flowmaps.rows import expand
+from flowmaps.types import Array, Cond, Grid, Keys, Velocity, evaluations
 
 Points = Float[Array, "b *d"]
-Step = Callable[[Points, Float[Array, " b"], Float[Array, " b"], Array], tuple[Points, int]]
-"""(x at s, s [B], t [B], number of the step) -> x at t, and the network evaluations that it took."""
+Times = Float[Array, " b"]
+Step = Callable[..., tuple[Points, int]]
+"""(x at s, s [B], t [B], number of the step, *times between [B]) -> x at t, and the evaluations that it took."""
+GIVEN = ("velocity", "interpolant", "x", "grid", "keys", "cond")
+"""What the program gives to every solver."""
+GAVE_UP = -1
+"""The count of evaluations of an adaptive solver that did not reach its tolerance."""
 
 
 class Trajectory(NamedTuple):
-    """Where a solution ends and what it cost."""
+    """A solution: its end, what it cost, and its way."""
 
     x: Points
     nfe: Int[Array, ""]
     """Network evaluations for one example, counted by the program that ran."""
+    path: Float[Array, "k b *d"]
+    """The states at the grid's times, from the first to the last."""
 
 
-def march(step: Step, x: Points, grid: Grid) -> Trajectory:
-    """x carried along the grid, interval by interval; the count of evaluations travels with it."""
+class Coefficients(NamedTuple):
+    """A path's coefficients at the times of a grid, known when the program is built."""
 
-    def advance(state: Trajectory, interval: tuple[Array, Array, Array]) -> tuple[Trajectory, None]:
-        number, s, t = interval
-        rows = jnp.ones(x.shape[:1], grid.dtype)
-        moved, calls = step(state.x, s * rows, t * rows, number)
-        return Trajectory(moved, state.nfe + calls), None
-
-    numbers = jnp.arange(grid.shape[0] - 1)
-    start = Trajectory(x, jnp.zeros((), jnp.int32))
-    return jax.lax.scan(advance, start, (numbers, grid[:-1], grid[1:]))[0]
+    alpha: Float64[np.ndarray, " k"]
+    beta: Float64[np.ndarray, " k"]
+    log_snr: Float64[np.ndarray, " k"]
+    """log(alpha / beta), half the log-SNR: the lambda of the DPM-Solver papers."""
 
 
-def load(name: str) -> Callable:
-    """The `solve` of a solver. Raises UsageError."""
-    return lookup.load_module(sys.modules[__name__], "solver", name).solve
+def march(step: Step, x: Points, grid: Grid, *inner: Float64[np.ndarray, " n"]) -> Trajectory:
+    """x carried along the grid, interval by interval; the count of evaluations travels with it.
+
+    inner: one more time in each interval, which the step is given as it is given s and t.
+    """
+    times, *inner = (jnp.asarray(each, jnp.result_type(float)) for each in (grid, *inner))
+
+    def advance(state: tuple[Points, Array], interval: tuple[Array, ...]) -> tuple[tuple[Points, Array], Points]:
+        number, *at = interval
+        s, t, *between = (jnp.full(x.shape[:1], time) for time in at)
+        moved, calls = step(state[0], s, t, number, *between)
+        return (moved, state[1] + calls), moved
+
+    start = x, jnp.zeros((), jnp.int32)
+    (end, nfe), states = jax.lax.scan(advance, start, (jnp.arange(len(grid) - 1), times[:-1], times[1:], *inner))
+    return Trajectory(end, nfe, jnp.concatenate([x[None], states]))
+
+
+def joined(parts: Sequence[Trajectory]) -> Trajectory:
+    """One way from several, each beginning where the one before ends."""
+    path = jnp.concatenate([parts[0].path, *(part.path[1:] for part in parts[1:])])
+    return Trajectory(parts[-1].x, sum(part.nfe for part in parts), path)
+
+
+def ends(velocity: Velocity, interpolant: Interpolant, x: Points, t: Times, cond: Cond) -> Ends:
+    """E[x0 | x_t = x] and E[x1 | x_t = x], from one evaluation."""
+    return interpolant.ends_from_velocity(x, velocity(x, t, t, cond), t)
+
+
+def normal(keys: Keys, number: Array | int, x: Points) -> Points:
+    """Standard normal rows like x, of the draw `number`."""
+    return rows.normal(rows.fold(keys, number), x.shape[1:]).astype(x.dtype)
+
+
+def noise(interpolant: Interpolant, keys: Keys, number: Array | int, x: Points) -> Points:
+    """A draw of the source for step `number`."""
+    return interpolant.source_std * normal(keys, number, x)
+
+
+def coefficients(interpolant: Interpolant, grid: Grid) -> Coefficients:
+    """alpha, beta and their log-ratio at the grid's times."""
+    with jax.ensure_compile_time_eval(), np.errstate(divide="ignore"):
+        t = jnp.asarray(grid, jnp.result_type(float))
+        alpha, beta = (np.asarray(c.value(t), np.float64) for c in (interpolant.alpha, interpolant.beta))
+        return Coefficients(alpha, beta, np.log(alpha) - np.log(beta))
+
+
+def times_of(interpolant: Interpolant, log_snr: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+    """The times at which log(alpha / beta) has the given values."""
+    with jax.ensure_compile_time_eval():
+        levels = jnp.asarray(np.exp(-log_snr), jnp.result_type(float))
+        return np.asarray(interpolant.time_of_level(levels), np.float64)
+
+
+def between(interpolant: Interpolant, grid: Grid, *shares: float) -> list[Float64[np.ndarray, " n"]]:
+    """For each share, the time in every interval of the grid at that share of its rise in log-SNR."""
+    log_snr = coefficients(interpolant, grid).log_snr
+    return [times_of(interpolant, log_snr[:-1] + share * np.diff(log_snr)) for share in shares]
+
+
+def plain_ends(solve: Callable[..., Trajectory]) -> Callable[..., Trajectory]:
+    """A solver that works in the log-SNR takes the steps between times at which it is finite; a step from or to an
+    infinite one (pure noise, or clean data) is DDIM's, of order 1 and of one evaluation."""
+
+    def whole(velocity: Velocity, interpolant: Interpolant, x: Points, grid: Grid, keys: Keys, cond: Cond, **options):
+        def ddim(x, s, t, number):
+            source, data = ends(velocity, interpolant, x, s, cond)
+            moved = expand(interpolant.alpha.value(t), x) * data + expand(interpolant.beta.value(t), x) * source
+            return moved, evaluations(velocity)
+
+        finite = np.isfinite(coefficients(interpolant, grid).log_snr)
+        if not finite[1:-1].all():
+            raise UsageError(f"the log-SNR is infinite inside the grid {grid}: only its ends may be such times")
+        first, last = int(not finite[0]), len(grid) - 1 - int(not finite[-1])
+        parts = [Trajectory(x, jnp.zeros((), jnp.int32), x[None])]
+        if first:
+            parts.append(march(ddim, x, grid[:2]))
+        if last > first:
+            parts.append(solve(velocity, interpolant, parts[-1].x, grid[first : last + 1], keys, cond, **options))
+        if last + 1 < len(grid) and (len(grid) > 2 or not first):
+            parts.append(march(ddim, parts[-1].x, grid[-2:]))
+        return joined(parts)
+
+    whole.__wrapped__ = solve
+    return whole
+
+
+def load(solver: str) -> Callable[..., Trajectory]:
+    """The `solve` of a solver with its options in brackets, bound. Raises UsageError."""
+    name, chosen = lookup.parse_call("solver", solver)
+    lookup.check_name("solver", name, names())
+    solve = _module(name).solve
+    return partial(solve, **lookup.checked(f"solver {name}", solve, GIVEN, chosen))
 
 
 def names() -> tuple[str, ...]:
     """All solvers."""
-    return lookup.modules(sys.modules[__name__])
+    return tuple(n for n in lookup.modules(sys.modules[__name__]) if hasattr(_module(n), "solve"))
+
+
+def _module(name: str) -> ModuleType:
+    return lookup.load_module(sys.modules[__name__], "solver", name)

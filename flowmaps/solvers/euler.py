@@ -1,24 +1,13 @@
 """Euler's method, order 1: one evaluation a step. On the linear path it is DDIM."""
 
-from jaxtyping import Float
-
 from flowmaps import solvers
 from flowmaps.interpolants import Interpolant
-from flowmaps.rows import expand
-from flowmaps.types import Array, Cond, Grid, Keys, Velocity, evaluations
+from flowmaps.solvers import _runge_kutta
+from flowmaps.types import Cond, Grid, Keys, Velocity
 
 
 def solve(
-    velocity: Velocity,
-    interpolant: Interpolant,
-    x: Float[Array, "b *d"],
-    grid: Grid,
-    keys: Keys,
-    cond: Cond,
+    velocity: Velocity, interpolant: Interpolant, x: solvers.Points, grid: Grid, keys: Keys, cond: Cond
 ) -> solvers.Trajectory:
-    """x at grid[0] carried to grid[-1] along dx/dt = v_{t,t}(x). Deterministic: `keys` is not read."""
-
-    def step(x, s, t, number):
-        return x + expand(t - s, x) * velocity(x, s, s, cond), evaluations(velocity)
-
-    return solvers.march(step, x, grid)
+    """See flowmaps.solvers."""
+    return _runge_kutta.solve(velocity, x, grid, cond, nodes=(), stages=(), weights=(1.0,))

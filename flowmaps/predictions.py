@@ -1,0 +1,109 @@
+"""What a network's output means: from the raw output to the average velocity v_{s,t}.
+
+A prediction turns the output into the ends E[x0 | x_s] and E[x1 | x_s] of the path; held from s to t they give
+
+    v_{s,t} = (alpha(t) - alpha(s)) / (t - s) E[x1 | x_s] + (beta(t) - beta(s)) / (t - s) E[x0 | x_s]
+
+(DDIM's step), whose diagonal is b_s, without a division by t - s. With q^2 = alpha^2 data_std^2 + beta^2 source_std^2,
+the variance of x_s, the network is fed x / q, so that it sees numbers of order one at every noise level.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+
+from flowmaps import lookup
+from flowmaps.interpolants import Ends, Interpolant
+from flowmaps.rows import expand
+from flowmaps.types import Array, Cond, Keys, Velocity
+
+Points = Float[Array, "b *d"]
+Times = Float[Array, " b"]
+Prediction = Callable[[Velocity], Velocity]
+"""The raw network as a function -> the velocity that it stands for."""
+ToEnds = Callable[[Points, Points, Times], Ends]
+"""(x at s, raw output, s) -> the ends."""
+
+
+def velocity(*, interpolant: Interpolant) -> Prediction:
+    """The output is v_{s,t}, and the network is fed x as it is."""
+    return lambda raw: raw
+
+
+def data(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
+    """The output is E[x1 | x_s]. Singular where beta = 0."""
+    return from_ends(interpolant, data_std, lambda x, raw, s: interpolant.ends_from_data(x, raw, s))
+
+
+def noise(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
+    """The output is E[x0 | x_s] (epsilon-prediction, arXiv:2006.11239). Singular where alpha = 0."""
+    return from_ends(interpolant, data_std, lambda x, raw, s: interpolant.ends_from_noise(x, raw, s))
+
+
+def score(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
+    """The output / (beta source_std) is grad log p_s(x) (arXiv:2006.09011, arXiv:2011.13456). Singular at alpha = 0."""
+    source_std = interpolant.source_std
+    return from_ends(interpolant, data_std, lambda x, raw, s: interpolant.ends_from_noise(x, -source_std * raw, s))
+
+
+def v(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
+    """The output is alpha E[x0 | x_s] - beta E[x1 | x_s] (arXiv:2202.00512, appendix D, on any path)."""
+
+    def ends(x: Points, raw: Points, s: Times) -> Ends:
+        a, b = (expand(c.value(s), x) for c in (interpolant.alpha, interpolant.beta))
+        return Ends((b * x + a * raw) / (a**2 + b**2), (a * x - b * raw) / (a**2 + b**2))
+
+    return from_ends(interpolant, data_std, ends)
+
+
+def edm(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
+    """The output is F of D(x) = c_skip x + c_out F(c_in x) (Karras et al. 2022, arXiv:2206.00364, eq. 7), on any path:
+
+    E[x1 | x] = (alpha data_std^2 x + beta data_std source_std q F) / q^2, regular also at alpha = 0 and beta = 0.
+    """
+    source_std = interpolant.source_std
+
+    def ends(x: Points, raw: Points, s: Times) -> Ends:
+        a, b = (expand(c.value(s), x) for c in (interpolant.alpha, interpolant.beta))
+        share, width = x / (a**2 * data_std**2 + b**2 * source_std**2), spread(interpolant, data_std, s, x)
+        turn = data_std * source_std * raw / width
+        return Ends(b * source_std**2 * share - a * turn, a * data_std**2 * share + b * turn)
+
+    return from_ends(interpolant, data_std, ends)
+
+
+def from_ends(interpolant: Interpolant, data_std: float, ends: ToEnds) -> Prediction:
+    """The velocity of the ends, held from s to t."""
+
+    def wrap(raw: Velocity) -> Velocity:
+        def average(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
+            output = raw(x / spread(interpolant, data_std, s, x), s, t, cond, dropout=dropout)
+            source, target = ends(x, output, s)
+            rise, fall = interpolant.alpha.difference(s, t), interpolant.beta.difference(s, t)
+            return expand(rise, x) * target + expand(fall, x) * source
+
+        return average
+
+    return wrap
+
+
+def spread(interpolant: Interpolant, data_std: float, s: Times, x: Points) -> Float[Array, "b *ones"]:
+    """q, the standard deviation of x_s."""
+    a, b = interpolant.alpha.value(s), interpolant.beta.value(s)
+    return expand((a**2 * data_std**2 + b**2 * interpolant.source_std**2) ** 0.5, x)
+
+
+PREDICTIONS = {f.__name__: f for f in (velocity, data, noise, score, v, edm)}
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of a prediction found by name."""
+    lookup.check_name("prediction", name, PREDICTIONS)
+    return lookup.options(PREDICTIONS[name], ("interpolant",))
+
+
+def make(name: str, *, interpolant: Interpolant, **chosen: Any) -> Prediction:
+    """The prediction `name` of PREDICTIONS. Raises UsageError."""
+    lookup.check_name("prediction", name, PREDICTIONS)
+    return lookup.call(f"prediction {name}", PREDICTIONS[name], {"interpolant": interpolant}, chosen)

@@ -1,0 +1,54 @@
+"""The adaptive Dormand-Prince method of order 5 (diffrax), each row with steps of its own: the grid says only where the
+states are kept. The count of evaluations is that of the row with the most, as long as which the program runs.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from flowmaps import solvers
+from flowmaps.interpolants import Interpolant
+from flowmaps.types import Cond, Grid, Keys, Velocity, evaluations
+
+STAGES = 6
+"""Evaluations a step, the last stage of one being the first of the next."""
+
+
+def solve(
+    velocity: Velocity,
+    interpolant: Interpolant,
+    x: solvers.Points,
+    grid: Grid,
+    keys: Keys,
+    cond: Cond,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 4096,
+) -> solvers.Trajectory:
+    """See flowmaps.solvers. The count is GAVE_UP where a row needs more than `max_steps` steps for its tolerance."""
+    import diffrax
+
+    times = jnp.asarray(grid, jnp.result_type(float))
+
+    def one(x, cond):
+        def slope(t, x, _):
+            return velocity(x[None], t[None], t[None], jax.tree.map(lambda c: c[None], cond))[0]
+
+        out = diffrax.diffeqsolve(
+            diffrax.ODETerm(slope),
+            diffrax.Dopri5(),
+            times[0],
+            times[-1],
+            None,
+            x,
+            saveat=diffrax.SaveAt(ts=times),
+            stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+            max_steps=max_steps,
+            throw=False,
+        )
+        return out.ys, out.stats["num_steps"], out.result == diffrax.RESULTS.successful
+
+    path, steps, reached = jax.vmap(one)(x, cond)
+    nfe = (1 + STAGES * steps.max()) * evaluations(velocity)
+    path = jnp.moveaxis(path, 1, 0)
+    return solvers.Trajectory(path[-1], jnp.where(reached.all(), nfe, solvers.GAVE_UP), path)
