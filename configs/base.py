@@ -4,7 +4,7 @@ The options of a part (method, network, ...) are the keyword arguments of the fu
 their defaults: `part` copies them here, so that a config shows, and the command line can set, every value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +17,9 @@ from flowmaps import couplings, data, interpolants, lookup, methods, networks, p
 def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
     """The section of a part found by name: its options with their defaults, and what is chosen otherwise."""
     return ConfigDict({"name": name, **package.options(name), **chosen})
+
+
+DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75}
 
 
 def get_config() -> ConfigDict:
@@ -71,6 +74,7 @@ def get_config() -> ConfigDict:
     config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
     config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"
     config.eval.expected = ConfigDict()  # "NAME/STEPS" -> what this config reached when it was last measured
+    config.eval.expected_at = 0  # the training step at which it did
 
     config.sample = ConfigDict()
     config.sample.sampler = "default"  # default | one_step | composed | renoising | gamma | diagonal
@@ -100,6 +104,7 @@ def vary(config: ConfigDict, variant: str, **variants: Mapping[str, Any]) -> Con
 
 def expect(config: ConfigDict, **values: tuple[float, ...]) -> ConfigDict:
     """Notes what a config reached: metric -> one value for each of eval.steps."""
+    config.eval.expected_at = config.train.steps
     for metric, reached in values.items():
         for steps, value in zip(config.eval.steps, reached, strict=True):
             config.eval.expected[f"{metric}/{steps}"] = value
@@ -140,6 +145,20 @@ def digits(method: str, **options: Any) -> ConfigDict:
     config.eval.batch_size = 1_500
     config.eval.metrics = ("fd_digits", "kid_digits", "manifold", "nn_ratio")
     config.sample.num_samples = 20
+    return config
+
+
+def denoiser(bundle: Callable[..., ConfigDict], path: str, prediction: str, solver: str, **options: Any) -> ConfigDict:
+    """A diffusion model on a data set's bundle: noise of unit variance on the path, a prediction scaled by the data's
+    standard deviation, and the solver that its authors sample with."""
+    config = bundle("diffusion", **options)
+    std = DATA_STD[config.data.name]
+    config.coupling.scale = 1.0
+    config.network.scale = 1.0
+    config.interpolant = part(interpolants, path)
+    config.prediction = part(predictions, prediction, data_std=std)
+    config.method.data_std = std
+    config.sample.solver = solver
     return config
 
 

@@ -7,5 +7,5 @@ from configs import base
 
 
 def get_config():
-    config = base.digits("mean_flow", law=("uniform",), power=0.5, diagonal_fraction=0.5)
+    config = base.digits("mean_flow", law=("uniform",), diagonal_times="law", power=0.5, diagonal_fraction=0.5)
     return base.expect(config, fd_digits=(2.25, 1.31, 0.997, 0.972, 1.03))

@@ -121,7 +121,8 @@ def check_items(field: str, default: Any, given: Any) -> None:
     if isinstance(default, tuple) and default:
         kind = type(default[0])
         accepted = (int, float) if kind is float else (kind,)
-        wrong = [item for item in given if type(item) not in accepted]
+        judged = given[:1] if kind is str else given  # a law of times: its name, then its numbers
+        wrong = [item for item in judged if type(item) not in accepted]
         if wrong:
             raise UsageError(
                 f"--config.{field}: {wrong[0]!r} is not of type {kind.__name__}; it is {default} by default"

@@ -28,6 +28,12 @@ from flowmaps.workdir import versions
 RAW = -1
 """The index in config.eval.ema that stands for the weights themselves."""
 
+UNFORESEEN = {"expected": None}
+"""What config.eval.expected says of other checkpoints, averages and samplers than those that it was measured with."""
+
+Averages = dict[float | None, Params]
+"""Decay -> averaged student; None -> the raw one."""
+
 Floor = Callable[[str, int, int], Mapping[str, float]]
 """(name of a metric, seed, number of samples) -> its values for exact or real samples."""
 
@@ -40,7 +46,8 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
 
     A line has: metric; value, null where not finite; better, the side on which it is; floor (the same metric of exact
     or real samples) and expected (of config.eval.expected), or null; steps; nfe (network evaluations a sample, counted
-    by the program that ran); sampler; grid (its times); guidance; ema (decay, null for the raw weights); seed;
+    by the program that ran); sampler; grid (its times); guidance and its interval; ema (decay, null for the raw
+    weights); seed;
     num_samples; seconds (of generating them); checkpoint (step); config (name of the workdir); method; dataset; data
     (fingerprint); versions; device; reference: null, or the simple model whose samples were measured in their place.
 
@@ -54,13 +61,14 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     floor = floors(exp)
     about = provenance(exp, workdir)
     rows: list[Row] = []
-    for step, averages in checkpoints(exp, workdir):
-        for decay, params in averages.items():
+    for step, weights in [latest(exp, workdir), *best_of_others(exp, workdir)]:
+        for decay, params in weights.items():
             which = {"ema": decay, "checkpoint": step}
             for program in programs:
+                foreseen = step == config.eval.expected_at and decay == decays(exp)[0] and program is programs[0]
                 for seed in config.eval.seeds:
                     measured = measure(exp, params, program, seed=seed, floor=floor)
-                    rows += [{**row, **which, **about} for row in measured]
+                    rows += [{**row, **which, **about, **({} if foreseen else UNFORESEEN)} for row in measured]
     rows += [{**row, **about} for seed in config.eval.seeds for row in references(exp, seed)]
     if rows and jax.process_index() == 0:
         write(workdir / "eval", rows)
@@ -125,6 +133,7 @@ def measure(
             "sampler": program.sampler,
             "grid": [float(t) for t in generate.time_grid(exp, steps)],
             "guidance": exp.config.guidance.scale,
+            "guidance_interval": list(exp.config.guidance.interval),
             "seed": seed,
             "seconds": round(seconds, 3),
             "reference": None,
@@ -137,7 +146,9 @@ def measure(
 
 def references(exp: Experiment, seed: int) -> Iterator[Row]:
     """The simple models that the metrics of config.eval offer for comparison."""
-    nothing = dict.fromkeys(("steps", "nfe", "sampler", "grid", "guidance", "seconds", "ema", "checkpoint"))
+    nothing = dict.fromkeys(
+        ("steps", "nfe", "sampler", "grid", "guidance", "guidance_interval", "seconds", "ema", "checkpoint")
+    )
     for name in exp.config.eval.metrics:
         for model, measured in metrics.load(name).references.items():
             values = measured(exp.dataset, seed)
@@ -184,6 +195,8 @@ def provenance(exp: Experiment, workdir: Path) -> dict[str, Any]:
 def decays(exp: Experiment) -> list[float | None]:
     """The decays of the averages that config.eval.ema names by index; None for the raw weights. Raises UsageError."""
     kept = exp.config.train.ema
+    if not exp.config.eval.ema:
+        raise UsageError(f"eval.ema=() names no weights to measure; {RAW}: raw weights")
     for index in exp.config.eval.ema:
         if not RAW <= index < len(kept):
             known = ", ".join(f"{i} (decay {decay})" for i, decay in enumerate(kept))
@@ -193,30 +206,36 @@ def decays(exp: Experiment) -> list[float | None]:
     return [None if index == RAW else kept[index] for index in exp.config.eval.ema]
 
 
-def checkpoints(exp: Experiment, workdir: Path) -> Iterator[tuple[int, dict[float | None, Params]]]:
-    """(step, decay -> averaged student, None -> the raw one) of the last checkpoint, and of the best if another.
+def latest(exp: Experiment, workdir: Path) -> tuple[int, Averages]:
+    """The step and the averages of the last checkpoint. Raises MissingError where there is none that can be read."""
+    abstract = abstract_averages(exp)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+        restored = saved.restore(abstract, partial=True)
+    return restored.step, averages(exp, restored.state)
 
-    Raises MissingError where there is none that can be read.
-    """
+
+def best_of_others(exp: Experiment, workdir: Path) -> Iterator[tuple[int, Averages]]:
+    """The step and the averages of the best checkpoint, where that is another than the last and can be read."""
+    with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+        scores = {step: saved.meta(step)["score"] for step in saved.steps()}
+        scored = {step: score for step, score in scores.items() if score is not None}
+        if scored and (step := min(scored, key=scored.get)) != max(scores):
+            with suppress(MissingError):  # a broken one has its line in the log
+                yield step, averages(exp, saved.restore(abstract_averages(exp), step, partial=True).state)
+
+
+def abstract_averages(exp: Experiment) -> dict[str, dict[str, Params]]:
+    """The part of a state that holds what config.eval.ema names."""
     chosen = decays(exp)
     student = experiment.abstract_state(exp).params["student"]
-    averages = {str(decay): student for decay in chosen if decay is not None}
+    averaged = {str(decay): student for decay in chosen if decay is not None}
     raw = {"student": student} if None in chosen else {}
-    abstract = {item: part for item, part in {"ema": averages, "params": raw}.items() if part}
-    with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
-        last = saved.restore(abstract, partial=True)
-        restored = [last]
-        with suppress(MissingError):  # a best one that is broken has its line in the log, and the last is measured
-            restored += [saved.restore(abstract, step, partial=True) for step in best(saved) if step != last.step]
-        for step, state, *_ in restored:
-            yield step, {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in chosen}
+    return {item: part for item, part in {"ema": averaged, "params": raw}.items() if part}
 
 
-def best(saved: Checkpoints) -> list[int]:
-    """The step of the best score, if any checkpoint has one."""
-    scores = {step: saved.meta(step)["score"] for step in saved.steps()}
-    scored = {step: score for step, score in scores.items() if score is not None}
-    return [min(scored, key=scored.get)] if scored else []
+def averages(exp: Experiment, state: Mapping[str, Mapping[str, Params]]) -> Averages:
+    """What config.eval.ema names, of such a part of a state."""
+    return {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in decays(exp)}
 
 
 def write(directory: Path, rows: list[Row]) -> None:

@@ -59,6 +59,7 @@ def build(config: ConfigDict) -> Experiment:
     """Makes the parts of a run. Raises UsageError for any value that does not fit, MissingError for missing data."""
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
+    check_ranges(config)
     interpolant = interpolants.make(
         config.interpolant.name, source_std=config.coupling.scale, **options(config.interpolant)
     )
@@ -84,6 +85,17 @@ def build(config: ConfigDict) -> Experiment:
         dataset=dataset,
         mesh=mesh,
     )
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raises UsageError for a decay, an interval or a share of labels outside its range."""
+    for decay in config.train.ema:
+        if not 0 <= decay < 1:
+            raise UsageError(f"train.ema={config.train.ema}: a decay lies in [0, 1)")
+    if len(config.guidance.interval) != 2:
+        raise UsageError(f"guidance.interval={config.guidance.interval} must be two times")
+    if not 0 <= config.method.get("label_dropout", 0.0) <= 1:
+        raise UsageError(f"method.label_dropout={config.method.label_dropout} must lie in [0, 1]")
 
 
 def options(section: ConfigDict) -> dict[str, Any]:

@@ -41,10 +41,15 @@ class ClassifierFree(NamedTuple):
         dropout: Keys | None = None,
     ) -> Float[Array, "b *d"]:
         unlabelled = without_labels(cond)
-        both = {name: jnp.concatenate([c, unlabelled[name]]) for name, c in cond.items()}
-        keys = None if dropout is None else jnp.concatenate([dropout, dropout])
-        twice = (jnp.concatenate([v, v]) for v in (x, s, t))
-        conditional, unconditional = jnp.split(self.velocity(*twice, both, dropout=keys), 2)
+        both = {name: paired(c, unlabelled[name]) for name, c in cond.items()}
+        keys = None if dropout is None else paired(dropout, dropout)
+        out = self.velocity(*(paired(v, v) for v in (x, s, t)), both, dropout=keys)
+        conditional, unconditional = jnp.moveaxis(out.reshape(-1, 2, *x.shape[1:]), 1, 0)
         acts = (self.interval[0] <= s) & (s <= self.interval[1])
         scale = expand(jnp.where(acts, self.scale, 1.0).astype(x.dtype), x)
         return unconditional + scale * (conditional - unconditional)
+
+
+def paired(one: Float[Array, "b *d"] | Array, other: Float[Array, "b *d"] | Array) -> Array:
+    """Rows of both in turn, so that a batch cut over devices is doubled on each for itself."""
+    return jnp.stack([one, other], axis=1).reshape(-1, *one.shape[1:])

@@ -71,6 +71,9 @@ def checked(kind: str, make: Callable, given: tuple[str, ...], chosen: Mapping[s
             value = float(value)
         if default is not None and not isinstance(value, _kind(default)):
             raise UsageError(f"{name} of {kind} is {value!r}, and must be of type {type(default).__name__}")
+        items = get_args(parameters[name].annotation)
+        if get_origin(parameters[name].annotation) is tuple and Ellipsis not in items and len(value) != len(items):
+            raise UsageError(f"{name} of {kind} is {value!r}, and must have {len(items)} items")
         values[name] = value
     return values
 

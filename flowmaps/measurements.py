@@ -20,6 +20,7 @@ PROTOCOL = (
     "sampler",
     "grid",
     "guidance",
+    "guidance_interval",
     "ema",
     "seed",
     "num_samples",

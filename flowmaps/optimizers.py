@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int
@@ -23,6 +24,11 @@ class Optimizer(NamedTuple):
     init: Callable
     update: Callable
     learning_rate: Schedule
+
+    def count(self, state: Any) -> Int[Array, ""]:
+        """The updates that it has made, as its state knows: what its schedule goes by."""
+        parts = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
+        return next(part.count for part in parts if isinstance(part, optax.ScaleByScheduleState))
 
 
 def constant(n: Array, updates: int, decay_steps: int) -> Array:

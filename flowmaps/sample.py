@@ -22,6 +22,8 @@ LINES = 400
 ACROSS = 1280
 """Pixels that the images of a row take, about."""
 MOST_COLUMNS = 20
+POOL = 2_000
+"""Training images among which those of given labels are looked for."""
 
 
 def run(config: ConfigDict, workdir: str | Path) -> Path:
@@ -37,7 +39,7 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
     directory = Path(workdir) / "samples"
     exp = experiment.build(config)
     program = check(exp)
-    _, averages = next(evaluate.checkpoints(exp, Path(workdir)))
+    _, averages = evaluate.latest(exp, Path(workdir))
     params = next(iter(averages.values()))
     made = {steps: draw(exp, program, params, steps) for steps in sorted(config.sample.steps)}
     pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, made)
@@ -90,13 +92,15 @@ def draw_images(exp: Experiment, made: Mapping[int, Generated]) -> dict[str, byt
 
 
 def real_like(exp: Experiment, labels: np.ndarray | None, count: int) -> Float[np.ndarray, "_ h w c"]:
-    """Training images: the first ones, or where there are labels the first unused one of each label in turn."""
+    """Training images in a fixed random order: the first ones, or where there are labels the first of each in turn; a
+    label that is not among the first POOL has a grey image."""
+    source = exp.dataset.train
+    pool = source.batch(np.random.default_rng(0).permutation(len(source))[: POOL if labels is not None else count])
     if labels is None:
-        return exp.dataset.train.batch(np.arange(min(count, len(exp.dataset.train))))["x1"]
-    pool = exp.dataset.train.batch(np.arange(min(len(exp.dataset.train), 40 * exp.dataset.num_classes)))
-    left = {label: list(np.flatnonzero(pool["label"] == label)) for label in set(labels[:count].tolist())}
-    picked = [left[label].pop(0) for label in labels[:count].tolist() if left[label]]
-    return pool["x1"][np.array(picked, np.int64)]
+        return pool["x1"]
+    left = {label: list(pool["x1"][pool["label"] == label]) for label in set(labels[:count].tolist())}
+    grey = np.zeros(exp.dataset.shape, np.float32)
+    return np.stack([left[label].pop(0) if left[label] else grey for label in labels[:count].tolist()])
 
 
 def save(path: Path, exp: Experiment, made: Generated) -> None:

@@ -41,7 +41,8 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
             f"{jax.process_count()} processes: set mesh.data=-1, or sizes whose product is {len(devices)}"
         )
     shape = (used // fsdp, fsdp)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[:used])
+    # Not jax.make_mesh, which may reorder devices: process p must hold the p-th block of rows.
+    return Mesh(np.array(devices[:used]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def rows(mesh: Mesh) -> NamedSharding:

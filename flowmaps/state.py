@@ -31,6 +31,8 @@ class TrainState(struct.PyTreeNode):
     """Steps in which a player's update was not finite and was left out, int32 []."""
     skipped_in_a_row: Tree
     """Such steps since all players last took an update, int32 []."""
+    most_skipped_in_a_row: Tree
+    """The largest value that `skipped_in_a_row` has had, int32 []."""
 
 
 def owned(method: Method, player: str) -> tuple[str, ...]:
@@ -57,4 +59,5 @@ def create(
         ema=ema.start(student, decays),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
+        most_skipped_in_a_row=jnp.zeros((), jnp.int32),
     )

@@ -1,5 +1,6 @@
 """The laws of training times: t, and pairs s <= t. Each row's times come from the row's own key."""
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from flowmaps import lookup, rows
+from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.types import Array, Keys
 
@@ -49,18 +51,23 @@ def ladder(count: int) -> Law:
 LAWS = {f.__name__: f for f in (uniform, logit_normal, multiples, ladder)}
 
 
-def law(name: str, *parameters: float) -> Law:
+def law(name: str, *parameters: float | int) -> Law:
     """The law `name` of LAWS with its parameters. Raises UsageError."""
     lookup.check_name("law of times", name, LAWS)
+    known = list(inspect.signature(LAWS[name]).parameters)
+    if len(parameters) > len(known) or (name in ("multiples", "ladder") and not parameters):
+        raise UsageError(f"law of times {(name, *parameters)}: {name} takes {', '.join(known) or 'no parameters'}")
     return LAWS[name](*parameters)
 
 
-def on_path(interpolant: Interpolant, name: str, *parameters: float) -> Law:
+def on_path(interpolant: Interpolant, name: str, *parameters: float | int) -> Law:
     """The law `name` stretched to the path's times; or "log_normal" with mean and standard deviation: the noise level
     beta / alpha is exp(N(mean, std^2)) (EDM, arXiv:2206.00364, table 1), cut to the levels that the path has."""
     lookup.check_name("law of times", name, (*LAWS, "log_normal"))
     if name != "log_normal":
         return within(law(name, *parameters), interpolant.t_min, interpolant.t_max)
+    if len(parameters) != 2:
+        raise UsageError(f"law of times {(name, *parameters)}: log_normal takes mean, std")
     mean, std = parameters
     return lambda keys: interpolant.time_of_level(jnp.exp(mean + std * rows.normal(keys, ())))
 

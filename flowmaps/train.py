@@ -118,10 +118,13 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
                     recent.clear()
                 if chosen.eval_every and step % chosen.eval_every == 0:
                     rows = measure(state)
-                    writer.scalars(step, {f"eval/{name}": value for name, value in headline(rows).items()})
+                    writer.scalars(
+                        step, {f"eval/{name}": math.nan if v is None else v for name, v in headline(rows).items()}
+                    )
                     save(score(rows, exp.config.eval.best_metric))
                 if step % chosen.checkpoint_every == 0:
                     save()
+            check_finite(state, chosen.max_skipped)
             save(wait=True)
     return step
 
@@ -243,12 +246,12 @@ def averages(recent: Sequence[Mapping[str, SupportsFloat]]) -> dict[str, float]:
 
 
 def check_finite(state: TrainState, most: int) -> None:
-    """Raises NonFiniteError where the last `most` updates were all skipped."""
-    in_a_row, step = int(state.skipped_in_a_row), int(state.step)
+    """Raises NonFiniteError where `most` updates in a row were skipped, up to this step or before."""
+    in_a_row = int(state.most_skipped_in_a_row)
     if in_a_row >= most:
         raise NonFiniteError(
-            f"step {step}: the last {in_a_row} updates were not finite and were skipped; the weights are those of step "
-            f"{step - in_a_row}: lower optimizer.learning_rate or optimizer.clip_norm"
+            f"step {int(state.step)}: {in_a_row} updates in a row were not finite and were skipped: lower "
+            "optimizer.learning_rate or optimizer.clip_norm"
         )
 
 

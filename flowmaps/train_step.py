@@ -80,10 +80,11 @@ def make(
 
         (value, measured), gradient = mean_gradient(loss, mine, (batch, keys), accumulate, mesh)
         norm = optax.tree.norm(gradient)
+        taken = optimizers[player].count(state.opt_state[player])
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         state = apply_gradient(state, player, optimizers[player], mine, gradient, finite)
         measured |= {"loss": value, "grad_norm": norm}
-        measured["learning_rate"] = optimizers[player].learning_rate(state.step // method.periods.get(player, 1))
+        measured["learning_rate"] = optimizers[player].learning_rate(taken)
         return state, measured, Outcome(finite, ~finite)
 
     return step
@@ -187,4 +188,5 @@ def finish(method: Method, state: TrainState, outcomes: list[Outcome]) -> TrainS
         ema=ema.update(state.ema, student, state.step),
         skipped=state.skipped + skipped,
         skipped_in_a_row=in_a_row,
+        most_skipped_in_a_row=jnp.maximum(in_a_row, state.most_skipped_in_a_row),
     )

@@ -72,3 +72,21 @@ def test_every_method_has_a_config_on_the_plane_and_on_digits():
     for method in methods.names():
         used = {load(name).data.name for name in IN_MEMORY if load(name).method.name == method}
         assert used >= {"checker", "digits"}
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "message"),
+    [
+        ("psd", {"middle": "unifrom"}, "unknown middle of method psd 'unifrom': did you mean 'uniform'"),
+        ("lsd", {"through": "mpa"}, "unknown through of method lsd 'mpa': did you mean 'map'"),
+        ("lsd", {"weights": (1.0,)}, r"weights of method lsd is \(1.0,\), and must have 2 items"),
+        ("lsd", {"diagonal_fraction": "half"}, "diagonal_fraction of method lsd is 'half', and must be of type float"),
+        ("flow_matching", {"law": ("uniform", 3.0)}, r"law of times \('uniform', 3.0\): uniform takes no parameters"),
+        ("flow_matching", {"label_dropout": 3.0}, r"method.label_dropout=3.0 must lie in \[0, 1\]"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(method, option, message):
+    config = base.checker("flow_matching")
+    config.method = base.part(base.methods, method, **option)
+    with pytest.raises(UsageError, match=message):
+        experiment.build(config)

@@ -11,6 +11,7 @@ from flowmaps.types import Roles
 BATCH = 256
 FLOORS = {
     ("flow_matching",): 3,
+    ("diffusion",): 3,
     ("lsd",): 0.75 * 3 + 0.25 * 7,  # off the diagonal: jvp 2, teacher 1, backward through both halves of the jvp 4
     ("lsd", ("through", "velocity")): 0.75 * 3 + 0.25 * 5,
     ("esd",): 0.75 * 3 + 0.25 * 8,  # value and two tangents 3, teacher 1, backward through value and one tangent 4
@@ -18,9 +19,10 @@ FLOORS = {
     ("shortcut",): 0.75 * 3 + 0.25 * 5,
     ("mean_flow",): 0.75 * 3 + 0.25 * 4,
     ("mean_flow", ("tangent", "model")): 0.75 * 3 + 0.25 * 5,
-    ("mean_flow", ("omega", 2.0)): 0.75 * 4 + 0.25 * 5,
-    ("mean_flow", ("kappa", 0.5)): 0.75 * 4 + 0.25 * 6,
-    ("shortcut", ("guidance_scale", 2.0)): 0.75 * 3 + 0.25 * 5 + 2 / 32,  # guided legs at the smallest step alone
+    ("mean_flow", ("omega", 2.0), ("label_dropout", 0.1)): 0.75 * 4 + 0.25 * 5,
+    ("mean_flow", ("kappa", 0.5), ("label_dropout", 0.1)): 0.75 * 4 + 0.25 * 6,
+    # Guided legs at the smallest step alone:
+    ("shortcut", ("guidance_scale", 2.0), ("label_dropout", 0.1)): 0.75 * 3 + 0.25 * 5 + 2 / 32,
 }
 """A perceptron's tangent costs one forward pass; attention adds a tenth."""
 

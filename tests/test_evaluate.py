@@ -18,7 +18,7 @@ def checker(tmp_path_factory):
     config = small_runs.plane(
         eval__seeds=(0, 1), eval__ema=(0, -1), eval__samplers=("default", "diagonal"), eval__metrics=("w2", "kl_paper")
     )
-    config.eval.expected = {"w2/3": 0.25}
+    config.eval.update(expected={"w2/3": 0.25}, expected_at=10)
     directory = tmp_path_factory.mktemp("runs") / "lsd_checker"
     small_runs.save(config, directory)
     return config, directory, evaluate.run(config, directory)
@@ -47,6 +47,7 @@ def test_a_row_tells_its_whole_protocol(checker):
     exp = experiment.build(config)
     expected = {
         **{"metric": "w2", "better": "lower", "expected": 0.25, "num_samples": 400, "steps": 3, "nfe": 3},
+        **{"guidance_interval": [0.0, 1.0]},
         **{"sampler": "composed", "guidance": 1.0, "seed": 1, "reference": None, "ema": 0.999, "checkpoint": 10},
         **{"config": "lsd_checker", "method": "lsd", "dataset": "checker", "data": exp.dataset.fingerprint},
         **{"device": "cpu", "floor": metrics.load("w2").floor(exp.dataset, 1, 400)["w2"]},
@@ -55,6 +56,14 @@ def test_a_row_tells_its_whole_protocol(checker):
     np.testing.assert_allclose(row["grid"], [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
     assert {"jax", "numpy", "python", "flowmaps"} <= row["versions"].keys()
     assert set(row) - set(expected) == {"value", "grid", "versions", "seconds"}
+
+
+def test_expected_numbers_stand_beside_what_they_are_of(checker):
+    """The weights, sampler and step that they were measured with; others have none."""
+    config, _, rows = checker
+    said = {(r["ema"], r["sampler"], r["steps"], r["metric"]) for r in rows if r["expected"] is not None}
+    assert said == {(0.999, "composed", 3, "w2")}
+    assert config.eval.expected_at == 10
 
 
 def test_every_number_has_its_floor(checker):

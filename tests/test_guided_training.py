@@ -7,6 +7,7 @@ import pytest
 
 from flowmaps import interpolants, methods, rows
 from flowmaps.methods import _terms
+from flowmaps.errors import UsageError
 from flowmaps.types import NULL_LABEL, Roles
 
 pytestmark = pytest.mark.float64
@@ -27,7 +28,9 @@ def constant_student(guided):
 
 
 def loss(name, student, label, **options):
-    method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=10, **options)
+    """Guidance asks for rows without labels; here a share of them that no batch meets."""
+    given = {"interpolant": interpolants.linear(), "total_steps": 10, "label_dropout": 1e-12}
+    method = methods.load(name).make(**{**given, **options})
     batch = {"x0": jnp.zeros((BATCH, 2)), "x1": jnp.asarray(SPEEDS)[label], "label": label}
     keys = rows.keys(jax.random.key(0), 0, BATCH)
     return method.losses["student"](Roles(student, student), batch, keys, jnp.zeros((), jnp.int32))
@@ -95,3 +98,12 @@ def test_mean_flow_can_drop_labels_on_the_diagonal_alone():
     assert len(diagonal) == 3 * len(off) == 3 * BATCH // 4
     assert 0.25 < np.mean(diagonal == NULL_LABEL) < 0.55
     assert np.all(off == 1)
+
+
+@pytest.mark.parametrize(("name", "options"), [("shortcut", {"guidance_scale": 1.5}), ("mean_flow", {"omega": 2.0})])
+def test_guidance_needs_rows_without_labels(name, options):
+    with pytest.raises(UsageError, match=r"method\.label_dropout above 0"):
+        loss(name, constant_student(SPEEDS[:2]), jnp.zeros(BATCH, jnp.int32), label_dropout=0.0, **options)
+    loss(
+        "mean_flow", constant_student(SPEEDS[:2]), jnp.zeros(BATCH, jnp.int32), label_dropout=0.0, omega=0.5, kappa=0.5
+    )

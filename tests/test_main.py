@@ -121,7 +121,7 @@ def test_training_that_stays_not_finite_exits_with_its_own_code(tmp_path):
     steep = ("--config.optimizer.learning_rate=1e38", "--config.optimizer.clip_norm=0", "--config.train.max_skipped=5")
     run = launcher.start(CONFIG, *steep, f"--workdir={tmp_path / 'run'}", log=tmp_path / "log")
     assert run.wait() == NON_FINITE
-    assert "updates were not finite and were skipped" in run.err.read_text().splitlines()[-1]
+    assert "updates in a row were not finite and were skipped" in run.err.read_text().splitlines()[-1]
     assert "Traceback" not in run.err.read_text()
 
 

@@ -19,7 +19,7 @@ def npz(directory):
 
 def drawn(config, workdir, steps):
     exp = experiment.build(config)
-    _, averages = next(evaluate.checkpoints(exp, workdir))
+    _, averages = evaluate.latest(exp, workdir)
     return sample.draw(exp, sample.check(exp), averages[0.999], steps).x
 
 
@@ -68,7 +68,7 @@ def test_real_images_have_the_labels_of_the_samples():
     exp = experiment.build(small_runs.digits())
     labels = np.arange(13) % 10
     images = sample.real_like(exp, labels, 13)
-    train = exp.dataset.train.batch(np.arange(400))
+    train = exp.dataset.train.batch(np.arange(len(exp.dataset.train)))
     where = [np.flatnonzero((train["x1"] == image).all(axis=(1, 2, 3)))[0] for image in images]
     np.testing.assert_array_equal(train["label"][where], labels)
     assert len(set(where)) == 13

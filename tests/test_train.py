@@ -170,8 +170,35 @@ def test_logged_means_leave_out_what_is_not_there():
 
 def test_updates_that_stay_not_finite_end_the_run(tmp_path):
     options = {"optimizer.learning_rate": 1e38, "optimizer.clip_norm": 0.0, "train.max_skipped": 4, "train.steps": 100}
-    with pytest.raises(NonFiniteError, match=r"step (8|12): the last \d+ updates were not finite"):
+    with pytest.raises(NonFiniteError, match=r"step (8|12): \d+ updates in a row were not finite"):
         train.run(make_config(**options), tmp_path)
+
+
+def test_a_run_of_bad_updates_counts_wherever_it_lies(tmp_path, monkeypatch):
+    """Twenty in a row that end before the step at which one looks, and four at the end of a run, stop it as well."""
+    bad, taken, global_batch = range(5, 12), [], experiment.global_batch
+
+    def poisoned(exp, local):
+        taken.append(local)
+        return global_batch(exp, {**local, "x1": local["x1"] * np.float32(np.nan)} if len(taken) in bad else local)
+
+    monkeypatch.setattr(experiment, "global_batch", poisoned)
+    with pytest.raises(NonFiniteError, match="step 12: 7 updates in a row"):
+        train.run(make_config(**{"train.max_skipped": 6, "train.steps": 30}), tmp_path / "inside")
+    taken, bad = [], range(15, 19)
+    with pytest.raises(NonFiniteError, match="step 18: 4 updates in a row"):
+        train.run(make_config(**{"train.max_skipped": 4, "train.steps": 18}), tmp_path / "end")
+    taken, bad = [], range(2, 5)
+    assert train.run(make_config(**{"train.max_skipped": 4, "train.steps": 8}), tmp_path / "short")["step"] == 8
+
+
+def test_what_is_not_finite_is_logged_as_such(tmp_path, monkeypatch):
+    """An evaluation of a run that has lost its way is no reason to end it."""
+    row = {"metric": "sliced_w2", "steps": 1, "value": None, "reference": None, "better": "lower"}
+    monkeypatch.setattr(evaluate, "measure", lambda *_, **__: [row])
+    train.run(make_config(**{"train.eval_every": 10}), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["eval/sliced_w2/1"] for line in lines if "eval/sliced_w2/1" in line] == [None, None]
 
 
 def test_a_run_goes_on_with_the_data_it_began_with_alone(tmp_path):

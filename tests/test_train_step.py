@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 
 from flowmaps import couplings, interpolants, methods, networks, optimizers, rows, samplers, sharding, state, train_step
 from flowmaps.errors import UsageError
+from flowmaps.guidance import ClassifierFree
 from flowmaps.types import Loss, Method
 
 STEPS = 3
@@ -160,6 +161,33 @@ def test_the_only_collective_of_data_parallel_steps_is_one_all_reduce(name, accu
     weights = [p.size for p in jax.tree.leaves(params)]
     assert set(sizes) <= {*weights, 1}
     assert sum(weights) <= sum(sizes) <= calls * sum(weights) + 16
+
+
+def test_guidance_moves_no_rows_between_devices():
+    """Its doubled batch is doubled on each device for itself."""
+    mesh = sharding.make_mesh(8)
+
+    def guided(x, s, label):
+        velocity = ClassifierFree(lambda x, s, t, cond, *, dropout=None: x * cond["label"][:, None], 2.0)
+        return velocity(x, s, s, {"label": label})
+
+    shapes = ((64, 2), jnp.float32), ((64,), jnp.float32), ((64,), jnp.int32)
+    arguments = [jax.ShapeDtypeStruct(*shape, sharding=sharding.rows(mesh)) for shape in shapes]
+    assert not re.findall(COLLECTIVES, jax.jit(guided).lower(*arguments).compile().as_text())
+
+
+def test_the_logged_learning_rate_is_that_of_the_update():
+    """Skipped updates leave the optimizer's schedule where it is, and the log says so."""
+    method = Method({"student": regression}, samplers.composed)
+    step, current, batch = experiment(
+        method, {"student": linear_params()}, name="adam", learning_rate=1.0, schedule="cosine"
+    )
+    bad = {**batch, "x1": batch["x1"] * jnp.nan}
+    rates = []
+    for given in (batch, bad, bad, batch):
+        current, metrics = step(current, given)
+        rates.append(float(metrics["learning_rate"]))
+    assert rates[1] == rates[2] == rates[3] < rates[0]
 
 
 def test_a_step_is_traced_once_and_consumes_its_state():

@@ -18,6 +18,7 @@ from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
+from flowmaps.errors import UsageError
 from flowmaps.guidance import without_labels
 from flowmaps.identities import eulerian
 from flowmaps.interpolants import Interpolant
@@ -44,6 +45,7 @@ def make(
     interval: tuple[float, float] = (0.0, 1.0),
     label_dropout: float = 0.0,
     dropped_rows: Literal["all", "diagonal"] = "all",
+    diagonal_times: Literal["sorted", "law"] = "sorted",
 ) -> Method:
     """The paper's options first, the released code's in brackets.
 
@@ -51,11 +53,16 @@ def make(
     the direction of the derivative, the conditional velocity, or the model's own v_ss (improved MeanFlow's, of less
     variance). power, constant: of the adaptive weight, 1 and 1e-3 [0.01]. omega, kappa: guidance, in `interval` of s
     alone. label_dropout: dropped rows have no guidance and no label; dropped_rows: any [those on the diagonal].
+    diagonal_times: the start of a sorted pair, as in paper and code, or one draw of the law.
+
+    Raises UsageError for guidance that needs unlabelled rows without label_dropout.
     """
     shares = (diagonal_fraction, 1 - diagonal_fraction)
     draw = times.within(times.law(*law), interpolant.t_min, interpolant.t_max)
     pair = times.sorted_pair(draw)
     guided = omega != 1 or kappa != 0
+    if guided and omega + kappa != 1 and label_dropout == 0:
+        raise UsageError(f"method.omega={omega}, kappa={kappa} need method.label_dropout above 0, for example 0.1")
 
     def guided_velocity(
         roles: Roles, x: Points, s: Row, velocity: Points, own: Points, cond: Cond, dropout: Keys
@@ -66,7 +73,7 @@ def make(
         return w * velocity + (1 - w - k) * unlabelled + k * own
 
     def diagonal_residual(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Points:
-        t = draw(rows.fold(keys, 1))
+        t = pair(rows.fold(keys, 1)).s if diagonal_times == "sorted" else draw(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, t)
         dropout = rows.fold(keys, 2)
         v = roles.student(x, t, t, cond, dropout=dropout)

@@ -23,7 +23,8 @@ from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles, Veloci
 from flowmaps.weightings import squared
 
 BASE_SHARE = 1 / 8
-"""Of the bootstrapped rows, those at the smallest step. Dealt by static size, so that guidance costs only there."""
+"""Of the bootstrapped rows, those at the smallest step (1 / levels in the paper; here a share into which batches of a
+power of 2 can be dealt). Dealt by static size, so that guidance costs only there."""
 
 
 def make(
@@ -45,10 +46,14 @@ def make(
     smallest leg asks for, v_{s,s} [v_{s,s+1/M}, "released"]. flow_times: uniform [multiples of 1/M, "grid"]. clip: of
     the transported state and of the target, none [4]. guidance_scale: classifier-free guidance in the legs of the base
     step, from which the larger steps inherit it. label_dropout: on flow rows alone. target_decay: of the average.
-    Needs t in [0, 1]: raises UsageError for an interpolant with other ends.
+    Raises UsageError for an interpolant with other ends than 0 and 1, less than 2 levels, or guidance without dropout.
     """
     if (interpolant.t_min, interpolant.t_max) != (0.0, 1.0):
         raise UsageError(f"shortcut needs times on [0, 1], not [{interpolant.t_min}, {interpolant.t_max}]")
+    if levels < 2:
+        raise UsageError(f"shortcut needs method.levels of at least 2, not {levels}")
+    if guidance_scale != 1 and label_dropout == 0:
+        raise UsageError(f"method.guidance_scale={guidance_scale} needs method.label_dropout above 0, for example 0.1")
     shortest = 0.5**levels
     query = shortest if smallest == "released" else 0.0
     base_share = BASE_SHARE * bootstrap_fraction

@@ -1,0 +1,10 @@
+"""DDPM (arXiv:2006.11239) on scikit-learn's digits: a chain of 1,000 steps, noise prediction, L_simple.
+
+python main.py --config=configs/ddpm_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.denoiser(base.digits, "discrete", "noise", "ddim", law=("multiples", 1000))

@@ -1,0 +1,12 @@
+"""EDM (arXiv:2206.00364) on the checkerboard: preconditioning, log-normal noise levels, Heun's method.
+
+python main.py --config=configs/edm_checker.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.denoiser(
+        base.checker, "variance_exploding", "edm", "edm_heun", weighting="edm", law=("log_normal", -1.2, 1.2)
+    )

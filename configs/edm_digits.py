@@ -1,0 +1,12 @@
+"""EDM (arXiv:2206.00364) on scikit-learn's digits: preconditioning, log-normal noise levels, Heun's method.
+
+python main.py --config=configs/edm_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.denoiser(
+        base.digits, "variance_exploding", "edm", "edm_heun", weighting="edm", law=("log_normal", -1.2, 1.2)
+    )

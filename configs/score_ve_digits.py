@@ -1,0 +1,12 @@
+"""Score-based model of the VE SDE (arXiv:2011.13456) on scikit-learn's digits, by score prediction.
+
+python main.py --config=configs/score_ve_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.denoiser(base.digits, "geometric", "score", "edm_heun")
+    config.interpolant.sigma_max = 20.0
+    return config
