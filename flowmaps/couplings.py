@@ -1,11 +1,16 @@
 """Couplings: how a source sample x0 is drawn for each data sample x1."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from jaxtyping import Float
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from flowmaps import lookup, rows
+from flowmaps.errors import UsageError
 from flowmaps.types import Array, Keys
 
 Coupling = Callable[[Float[Array, "b *d"], Keys], Float[Array, "b *d"]]
@@ -21,7 +26,49 @@ def independent(*, scale: float = 1.0) -> Coupling:
     return draw
 
 
-COUPLINGS = {"independent": independent}
+def optimal_transport(*, scale: float = 1.0, group: int = 64, regularization: float = 0.0) -> Coupling:
+    """Minibatch optimal transport (OT-CFM, arXiv:2302.00482; arXiv:2304.14772): draws as `independent`, and in every
+    `group` consecutive rows pairs them with the data at the least sum of squared distances (ott-jax).
+
+    regularization 0: the exact plan, a permutation. Above 0: each data row draws its partner from Sinkhorn's plan of
+    this entropic regularization (in squared units of x; 2 sigma^2 for a Schroedinger bridge). x1 and its label stay
+    where they are. Groups are small beside the batch so that a device pairs its own rows. Raises UsageError where the
+    batch is not a multiple of the group.
+    """
+    draw = independent(scale=scale)
+
+    def pair(x1: Float[Array, "b *d"], keys: Keys) -> Float[Array, "b *d"]:
+        if x1.shape[0] % group:
+            raise UsageError(f"a batch of {x1.shape[0]} rows is not a multiple of coupling.group={group}")
+        x0 = draw(x1, rows.fold(keys, 0))
+        blocks = (v.reshape(-1, group, math.prod(v.shape[1:])) for v in (x1, x0))
+        chosen = jax.vmap(partial(partners, regularization=regularization))(
+            *blocks, rows.fold(keys, 1).reshape(-1, group)
+        )
+        return jax.vmap(lambda block, index: block[index])(x0.reshape(-1, group, *x0.shape[1:]), chosen).reshape(
+            x0.shape
+        )
+
+    return pair
+
+
+def partners(
+    x1: Float[Array, "n d"], x0: Float[Array, "n d"], keys: Keys, *, regularization: float
+) -> Int[Array, " n"]:
+    """For each row of x1 the row of x0 that the plan gives it."""
+    from ott.geometry import pointcloud
+    from ott.solvers import linear
+    from ott.tools import unreg
+
+    if regularization == 0:
+        _, plan = unreg.hungarian(pointcloud.PointCloud(x1, x0))
+        to, of = plan.paired_indices
+        return jnp.zeros(x1.shape[0], of.dtype).at[to].set(of)
+    plan = linear.solve(pointcloud.PointCloud(x1, x0, epsilon=regularization)).matrix
+    return jax.vmap(jax.random.categorical)(keys, jnp.log(plan))
+
+
+COUPLINGS = {"independent": independent, "optimal_transport": optimal_transport}
 
 
 def options(name: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flowmaps import interpolants, methods, rows
-from flowmaps.methods import _terms
 from flowmaps.errors import UsageError
+from flowmaps.methods import _terms
 from flowmaps.types import NULL_LABEL, Roles
 
 pytestmark = pytest.mark.float64

@@ -122,7 +122,7 @@ def test_solvers_converge_at_their_order(problems, solver, capsys):
             coarse, fine = (error(solver, problem, gently(grid_of(grid, problem[0], n))) for n in (128, 512))
             slopes[path, grid] = np.log2(coarse / fine) / 2
     with capsys.disabled():
-        print(f"\n{solver:34s} {order}  " + "  ".join(f"{slope:.2f}" for slope in slopes.values()), end="")
+        print(f"\n{solver:34s} {order}  " + "  ".join(f"{slope:.2f}" for slope in slopes.values()), end="")  # noqa: T201
     np.testing.assert_allclose(list(slopes.values()), order, atol=0.25 if order <= 3 else 0.45)
 
 
