@@ -9,6 +9,7 @@ Each function gives the residual [B, ...] at a batch of points; it is zero for t
 gradient flows through, since the methods differ in nothing else; all other values are stopped. See docs/identities.md.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
-from flowmaps.rows import expand
+from flowmaps.rows import expand, flat_sum
 from flowmaps.types import Array, Cond, Keys, Velocity
 
 Points = Float[Array, "b *d"]
@@ -29,14 +30,16 @@ def directional_derivative(function: Callable, point: tuple, direction: tuple) -
     return jax.jvp(function, point, direction)
 
 
-def divergence(field: Callable[[Points], Points], x: Float[Array, "b d"]) -> Times:
-    """The exact divergence of a field of vectors [B, d], row by row: d forward-mode passes."""
+def divergence(field: Callable[[Points], Points], x: Points) -> Times:
+    """The exact divergence of a field, row by row: a forward-mode pass for each number of a row."""
 
-    def along(axis: Float[Array, " d"]) -> Times:
+    def along(axis: Float[Array, "*d"]) -> Times:
         direction = jnp.broadcast_to(axis, x.shape)
-        return jnp.sum(direction * directional_derivative(field, (x,), (direction,))[1], axis=-1)
+        return flat_sum(direction * directional_derivative(field, (x,), (direction,))[1])
 
-    return jax.vmap(along)(jnp.eye(x.shape[-1], dtype=x.dtype)).sum(axis=0)
+    size = math.prod(x.shape[1:])
+    axes = jnp.eye(size, dtype=x.dtype).reshape(size, *x.shape[1:])
+    return jax.vmap(along)(axes).sum(axis=0)
 
 
 def flow_map(velocity: Velocity, x: Points, s: Times, t: Times, cond: Cond, dropout: Keys | None = None) -> Points:

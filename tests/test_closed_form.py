@@ -22,6 +22,8 @@ VARIANTS = {
     "lsd": [{}, {"through": "velocity"}, {"weights": (1.0, 1.0)}, {"learned_weight": True}],
     "esd": [{}, {"through": "map"}, {"through": "velocity"}],
     "psd": [{}, {"middle": "uniform"}],
+    "diffusion": [{}, {"weighting": "constant"}, {"weighting": "truncated_snr"}, {"weighting": "min_snr"}],
+    "score_matching": [{}, {"objective": "implicit"}, {"objective": "sliced"}],
     "shortcut": [{"levels": 4}, {"levels": 4, "smallest": "released", "flow_times": "grid", "clip": 4.0}],
     "mean_flow": [PLAIN, {**PLAIN, "tangent": "model"}, {}, {"power": 0.5}],
 }

@@ -12,6 +12,8 @@ BATCH = 256
 FLOORS = {
     ("flow_matching",): 3,
     ("diffusion",): 3,
+    ("score_matching",): 3,
+    ("score_matching", ("objective", "sliced")): 6,
     ("lsd",): 0.75 * 3 + 0.25 * 7,  # off the diagonal: jvp 2, teacher 1, backward through both halves of the jvp 4
     ("lsd", ("through", "velocity")): 0.75 * 3 + 0.25 * 5,
     ("esd",): 0.75 * 3 + 0.25 * 8,  # value and two tangents 3, teacher 1, backward through value and one tangent 4

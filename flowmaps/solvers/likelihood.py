@@ -70,9 +70,7 @@ def log_likelihood(
             if trace == "hutchinson":
                 v, change = directional_derivative(field, (x,), (direction,))
                 return v[0], flat_sum(direction * change)[0]
-            flat = x.reshape(1, -1)
-            spread = divergence(lambda y: field(y.reshape(x.shape)).reshape(1, -1), flat)
-            return field(x)[0], spread[0]
+            return field(x)[0], divergence(field, x)[0]
 
         start = x, jnp.zeros((), x.dtype)
         return dopri5.integrate(slope, start, end, interpolant.t_min, rtol=rtol, atol=atol, max_steps=max_steps)
