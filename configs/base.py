@@ -35,6 +35,8 @@ def get_config() -> ConfigDict:
     config.players.log_variance = ConfigDict({"network": part(networks, "log_variance")})
     config.data = ConfigDict()  # `name` and its options, see flowmaps/data
     config.init_from = placeholder(str)  # a workdir whose averaged weights the student starts from
+    config.teacher = ConfigDict()
+    config.teacher.workdir = placeholder(str)  # a workdir whose averaged student is the frozen role "teacher"
 
     config.guidance = ConfigDict()  # classifier-free guidance at sampling
     config.guidance.scale = 1.0  # 1: none

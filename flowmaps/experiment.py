@@ -1,6 +1,5 @@
 """From a config to the parts of a run: the one place, beside the modes, that reads a config."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,13 @@ from flowmaps import (
     samplers,
     sharding,
     state,
+    trained,
 )
 from flowmaps import (
     train_step as step_,
 )
 from flowmaps.couplings import Coupling
-from flowmaps.errors import MissingError, UsageError
+from flowmaps.errors import UsageError
 from flowmaps.guidance import ClassifierFree
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
@@ -46,7 +46,8 @@ class Experiment(NamedTuple):
     method: Method
     interpolant: Interpolant
     coupling: Coupling
-    prediction: Prediction
+    predictions: dict[str, Prediction]
+    """By role, of those that are velocities."""
     networks: dict[str, nn.Module]
     """By role."""
     optimizers: dict[str, Optimizer]
@@ -79,7 +80,7 @@ def build(config: ConfigDict) -> Experiment:
         method=method,
         interpolant=interpolant,
         coupling=couplings.make(config.coupling.name, **options(config.coupling)),
-        prediction=predictions.make(config.prediction.name, interpolant=interpolant, **options(config.prediction)),
+        predictions=make_predictions(config, interpolant),
         networks=make_networks(config, method, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
@@ -119,8 +120,18 @@ def make_networks(config: ConfigDict, method: Method, dataset: data.Dataset) -> 
             f"set config.players.{missing[0]}.network"
         )
     sections = {"student": config.network, **{role: config.players[role].network for role in method.owners}}
+    if teacher := teacher_section(config):
+        sections["teacher"] = teacher.network
     given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
     return {role: networks.make(s.name, **given, **options(s)) for role, s in sections.items()}
+
+
+def make_predictions(config: ConfigDict, interpolant: Interpolant) -> dict[str, Prediction]:
+    """What the output of the student, and of the teacher where there is one, means."""
+    sections = {"student": config.prediction}
+    if teacher := teacher_section(config):
+        sections["teacher"] = teacher.prediction
+    return {role: predictions.make(s.name, interpolant=interpolant, **options(s)) for role, s in sections.items()}
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
@@ -133,13 +144,18 @@ def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer
 def init(exp: Experiment) -> TrainState:
     """The state before the first step, born in its shardings and never whole on one device.
 
-    Where config.init_from names a workdir, the student and its averages start from the average trained there.
+    Where config.init_from names a workdir, the student and its averages start from the average trained there; where
+    config.teacher.workdir names one, its average is the frozen role "teacher".
     """
     shardings = state_shardings(exp)
     start = jax.jit(partial(_create, exp), out_shardings=shardings)()
+    if exp.config.teacher.workdir is not None:
+        workdir, abstract = Path(exp.config.teacher.workdir), abstract_state(exp).params["teacher"]
+        teacher = trained.averaged_student(workdir, trained.read(workdir, "teacher.workdir"), abstract)
+        start = start.replace(params=start.params | {"teacher": teacher})
     if exp.config.init_from is None:
         return start
-    student = averaged_student(exp, Path(exp.config.init_from))
+    student = start_from(exp, Path(exp.config.init_from))
     return start.replace(
         params=start.params | {"student": student},
         target=None if start.target is None else ema.copy(student),
@@ -205,9 +221,9 @@ def binds(exp: Experiment) -> dict[str, step_.Bind]:
 
 
 def bind(exp: Experiment, role: str, params: Params) -> Callable:
-    """The role's network with its parameters; the student's output is read as config.prediction says."""
+    """The role's network with its parameters, its output read as its prediction says."""
     network = networks.bind(exp.networks[role], params)
-    return exp.prediction(network) if role == "student" else network
+    return exp.predictions[role](network) if role in exp.predictions else network
 
 
 def student(exp: Experiment, params: Params) -> Velocity:
@@ -237,24 +253,29 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
     return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
 
 
-def averaged_student(exp: Experiment, workdir: Path) -> Params:
-    """The first average of the student trained in `workdir`, or its parameters where that run kept no average.
+def start_from(exp: Experiment, workdir: Path) -> Params:
+    """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}.
 
-    Raises:
-      MissingError: there is no run, or no checkpoint of one.
-      UsageError: that run's network is another.
+    Raises MissingError where there is no such run, UsageError where its network, prediction or path is another.
     """
-    from flowmaps.checkpoints import Checkpoints
+    config = trained.read(workdir, "init_from")
+    trained.check_same(config, exp.config, ("network", "prediction", "interpolant"), "init_from")
+    params = trained.averaged_student(workdir, config, abstract_state(exp).params["student"])
+    if not make_method(config, exp.interpolant).diagonal_only:
+        return params
+    return networks.load(config.network.name).without_end_time(params)
 
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise MissingError(f"init_from={str(workdir)!r} is not the workdir of a run: it has no config.json")
-    decays = json.loads(path.read_text())["train"]["ema"]
-    part = {"ema": str(decays[0])} if decays else {"params": "student"}
-    ((item, name),) = part.items()
-    abstract = {item: {name: abstract_state(exp).params["student"]}}
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.restore(abstract, partial=True).state[item][name]
+
+def teacher_section(config: ConfigDict) -> ConfigDict | None:
+    """The config of the run that config.teacher names; None where it names none.
+
+    Raises MissingError where there is no such run, UsageError where its path or data are others.
+    """
+    if config.teacher.workdir is None:
+        return None
+    found = trained.read(Path(config.teacher.workdir), "teacher.workdir")
+    trained.check_same(found, config, ("interpolant", "coupling"), "teacher.workdir")
+    return found
 
 
 def _create(exp: Experiment) -> TrainState:

@@ -108,3 +108,5 @@ class Method(NamedTuple):
     init: Mapping[str, str] = {}
     """Role -> the role whose weights it starts from."""
     stages: tuple[Stage, ...] = ()
+    diagonal_only: bool = False
+    """Whether it trains v_{t,t} alone, so that its network has learned nothing about a second time."""

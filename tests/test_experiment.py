@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from configs import base
-from flowmaps import data, experiment, methods, networks, optimizers
+from flowmaps import data, experiment, methods, networks, optimizers, workdir
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.types import NULL_LABEL, Roles
@@ -228,7 +228,7 @@ def finished_run(path, **changes):
 @pytest.mark.parametrize("decays", [(0.9, 0.99), ()])
 def test_student_starts_from_the_average_of_another_run(tmp_path, decays):
     """Of a run by another method; from its parameters where it kept no average."""
-    donor = finished_run(tmp_path, method="flow_matching", train={"ema": decays})
+    donor = finished_run(tmp_path, method="psd", train={"ema": decays})
     config = small(method="shortcut", batch_size=256)
     config.init_from = str(tmp_path)
     exp = experiment.build(config)
@@ -247,8 +247,65 @@ def test_init_from_what_is_no_run_or_another_network_is_refused(tmp_path):
         experiment.init(experiment.build(config))
     finished_run(tmp_path, width=16)
     config.init_from = str(tmp_path)
-    with pytest.raises(UsageError, match="Dense_0"):
+    with pytest.raises(UsageError, match=r"init_from=.* is of another kind: network.width 16 -> 8"):
         experiment.init(experiment.build(config))
+
+
+@pytest.mark.parametrize("network", ["mlp", "dit"])
+@pytest.mark.parametrize("prediction", ["velocity", "edm"])
+def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, network, prediction):
+    """What was trained at one time, and knows nothing of a second, starts as v_{s,t} = v_{s,s}, to 1e-5."""
+    parts = {"mlp": {"width": 8, "depth": 2}, "dit": {"patch": 2, "width": 8, "depth": 1, "heads": 2}}
+    config = base.digits("diffusion")
+    config.network = base.part(base.networks, network, **parts[network])
+    config.prediction = base.part(base.predictions, prediction)
+    config.interpolant = base.part(base.interpolants, "trigonometric")
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), state.ema["0.999"])
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(3, state.replace(ema={"0.999": params}), {"position": 3}, {}, wait=True)
+    (tmp_path / "config.json").write_text(json.dumps(workdir.plain(config)))
+    config.method = base.part(base.methods, "lsd")
+    config.init_from = str(tmp_path)
+    exp = experiment.build(config)
+    student = networks.bind(exp.networks["student"], experiment.init(exp).params["student"])
+    donor = networks.bind(exp.networks["student"], jax.device_get(params))
+    x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    s, t, cond = jnp.linspace(0, 0.9, 6), jnp.linspace(1, 0.2, 6), {"label": jnp.arange(6, dtype=jnp.int32)}
+    np.testing.assert_allclose(student(x, s, t, cond), donor(x, s, s, cond), atol=1e-5)
+    assert np.abs(donor(x, s, t, cond) - donor(x, s, s, cond)).max() > 1e-2
+
+
+def test_a_trained_run_is_a_frozen_teacher(tmp_path):
+    """Restored with its own network, prediction and average; a step leaves it as it is; and it is in the checkpoint."""
+    donor = finished_run(tmp_path, method="flow_matching", width=16)
+    config = small()
+    config.teacher.workdir = str(tmp_path)
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    expected = jax.device_get(donor.ema["0.999"])
+    chex.assert_trees_all_equal(jax.device_get(state.params["teacher"]), expected)
+    assert set(state.opt_state) == {"student"}
+    roles = []
+    spied = exp.method._replace(
+        losses={"student": lambda r, *rest: roles.append(r) or exp.method.losses["student"](r, *rest)}
+    )
+    after, _ = experiment.train_step(exp._replace(method=spied))(state, next(batches(exp, config)))
+    assert roles[0].teacher is not None
+    chex.assert_trees_all_equal(jax.device_get(after.params["teacher"]), expected)
+
+
+def test_a_teacher_on_another_path_is_refused(tmp_path):
+    finished_run(tmp_path)
+    config = small()
+    config.teacher.workdir = str(tmp_path)
+    config.interpolant = base.part(base.interpolants, "trigonometric")
+    with pytest.raises(UsageError, match=r"teacher.workdir=.* is of another kind: interpolant.name linear -> trig"):
+        experiment.build(config)
+    config.teacher.workdir = str(tmp_path / "nowhere")
+    with pytest.raises(MissingError, match=r"teacher.workdir='.*nowhere' is not the workdir of a run"):
+        experiment.build(config)
 
 
 def test_every_optimizer_in_a_config_takes_the_configs_options():

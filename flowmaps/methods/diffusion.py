@@ -61,4 +61,4 @@ def make(
         metrics = {name: jnp.mean(value) for name, value in raw.items()}
         return Loss(weigh(raw["data"], raw["noise"], t), metrics)
 
-    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant))
+    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant), diagonal_only=True)

@@ -32,4 +32,4 @@ def make(
         flow = squared(residual)
         return Loss(flow, {"flow": jnp.mean(flow)})
 
-    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant))
+    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant), diagonal_only=True)

@@ -57,4 +57,4 @@ def make(
             value = squared(score) + 2 * sigma * flat_sum(signs * change)
         return Loss(value, {objective: jnp.mean(value)})
 
-    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant))
+    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant), diagonal_only=True)

@@ -8,8 +8,9 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from flowmaps.errors import UsageError
+from flowmaps.networks import embeddings
 from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
-from flowmaps.types import Array, Cond, Keys
+from flowmaps.types import Array, Cond, Keys, Params
 
 Tokens = Float[Array, "b n w"]
 Vector = Float[Array, "b w"]
@@ -115,6 +116,11 @@ class Dit(nn.Module):
     def inputs(self) -> tuple:
         """Two example rows."""
         return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
+
+
+def without_end_time(params: Params) -> Params:
+    """The parameters with which v_{s,t} is v_{s,s}."""
+    return {**params, "TimeAndLabel_0": embeddings.without_end_time(params["TimeAndLabel_0"])}
 
 
 make = Dit

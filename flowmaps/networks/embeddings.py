@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 
 from flowmaps import rows
-from flowmaps.types import Array, Cond, Keys
+from flowmaps.types import Array, Cond, Keys, Params
 
 Row = Float[Array, " b"]
 
@@ -54,3 +54,13 @@ class TimeAndLabel(nn.Module):
             table = nn.Embed(self.num_classes + 1, self.width, embedding_init=nn.initializers.normal(0.02))
             h = h + table(class_index(cond, self.num_classes, s.shape[0]))
         return h
+
+
+def without_end_time(params: Params) -> Params:
+    """The parameters of TimeAndLabel with which (s, t, label) has the vector of (s, s, label): the sines and cosines of
+    t - s lose their weights, and the bias gains what the cosines gave at t - s = 0."""
+    first = params["Dense_1"]  # Linen numbers by construction, and the outer layer is constructed first
+    kernel, width = first["kernel"], first["kernel"].shape[0] // 2
+    constant = kernel[width + width // 2 :].sum(0)
+    changed = {"kernel": kernel.at[width:].set(0), "bias": first["bias"] + constant}
+    return {**params, "Dense_1": {**first, **changed}}

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from flowmaps.networks.embeddings import class_index, layer_keys, row_dropout
-from flowmaps.types import Array, Cond, Keys
+from flowmaps.types import Array, Cond, Keys, Params
 
 
 class Mlp(nn.Module):
@@ -55,6 +55,12 @@ class Mlp(nn.Module):
     def inputs(self) -> tuple:
         """Two example rows."""
         return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
+
+
+def without_end_time(params: Params) -> Params:
+    """The parameters with which v_{s,t} is v_{s,s}: the second input, t - s, has no weight."""
+    first = params["Dense_0"]
+    return {**params, "Dense_0": {**first, "kernel": first["kernel"].at[1].set(0)}}
 
 
 make = Mlp

@@ -1,0 +1,65 @@
+"""A trained run as a start or as a teacher: what its own config.json says, and its averaged student."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flowmaps.errors import MissingError, UsageError
+from flowmaps.types import Params
+
+
+def read(workdir: Path, field: str) -> ConfigDict:
+    """The config of the run in `workdir`, which `field` of a config names. Raises MissingError where there is none."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise MissingError(f"{field}={str(workdir)!r} is not the workdir of a run: it has no config.json")
+    return ConfigDict(_tuples(json.loads(path.read_text())))
+
+
+def check_same(trained: ConfigDict, config: ConfigDict, sections: tuple[str, ...], field: str) -> None:
+    """Raises UsageError with the fields in which `sections` differ, as "field of the run -> here"."""
+    mine, own = ({s: json.loads(c[s].to_json_best_effort()) for s in sections if s in c} for c in (config, trained))
+    found = list(_differences(own, mine))
+    if found:
+        more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+        raise UsageError(f"{field}={config_value(config, field)!r} is of another kind: {', '.join(found[:4])}{more}")
+
+
+def config_value(config: ConfigDict, field: str) -> Any:
+    """The value at "section.name"."""
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def averaged_student(workdir: Path, config: ConfigDict, abstract: Params) -> Params:
+    """The first average of the student trained in `workdir`, or its parameters where that run kept no average.
+
+    abstract: the shapes, types and shardings of the student's parameters. Raises MissingError where there is no
+    checkpoint that can be read, UsageError where that run's network is another.
+    """
+    from flowmaps.checkpoints import Checkpoints
+
+    decays = config.train.ema
+    item, name = ("ema", str(decays[0])) if decays else ("params", "student")
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore({item: {name: abstract}}, partial=True).state[item][name]
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in sorted(saved.keys() | given.keys()):
+        before, after = saved.get(name, "absent"), given.get(name, "absent")
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            yield f"{prefix}{name} {before} -> {after}"
