@@ -69,6 +69,9 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
                 for seed in config.eval.seeds:
                     measured = measure(exp, params, program, seed=seed, floor=floor)
                     rows += [{**row, **which, **about, **({} if foreseen else UNFORESEEN)} for row in measured]
+            rows += [
+                {**row, **which, **about} for seed in config.eval.seeds for row in of_model(exp, params, seed, floor)
+            ]
     rows += [{**row, **about} for seed in config.eval.seeds for row in references(exp, seed)]
     if rows and jax.process_index() == 0:
         write(workdir / "eval", rows)
@@ -99,9 +102,8 @@ def program(exp: Experiment, sampler: str = "default") -> Program:
 
 def num_samples(exp: Experiment) -> int:
     """config.eval.num_samples, or what the most demanding metric takes where that is less."""
-    return min(
-        exp.config.eval.num_samples, max((metrics.load(m).num_samples for m in exp.config.eval.metrics), default=0)
-    )
+    most = (metrics.load(name).num_samples for name in metrics.of_samples(exp.config.eval.metrics))
+    return min(exp.config.eval.num_samples, max(most, default=0))
 
 
 def floors(exp: Experiment) -> Floor:
@@ -123,7 +125,8 @@ def measure(
     step count. The rows lack what `run` knows of checkpoint and run; their floor is null where `floor` is None.
     """
     rows = []
-    for steps in exp.config.eval.steps if exp.config.eval.metrics else ():
+    chosen = metrics.of_samples(exp.config.eval.metrics)
+    for steps in exp.config.eval.steps if chosen else ():
         start = time.perf_counter()
         made = generate.samples(exp, program, params, steps=steps, seed=seed, num_samples=num_samples(exp))
         seconds = time.perf_counter() - start
@@ -138,10 +141,30 @@ def measure(
             "seconds": round(seconds, 3),
             "reference": None,
         }
-        for name in exp.config.eval.metrics:
+        for name in chosen:
             values = metrics.load(name).compute(made.x, exp.dataset, made.labels, seed)
             rows += [{**row, **protocol} for row in described(exp, name, values, seed, floor, steps)]
     return rows
+
+
+def of_model(exp: Experiment, params: Params, seed: int, floor: Floor) -> Iterator[Row]:
+    """The metrics of config.eval that measure the velocity, without samples: their steps are its evaluations."""
+    for name in metrics.of_models(exp.config.eval.metrics):
+        start = time.perf_counter()
+        values, nfe = metrics.load(name).compute(experiment.student(exp, params), exp.interpolant, exp.dataset, seed)
+        protocol = {
+            "steps": nfe,
+            "nfe": nfe,
+            "sampler": name,
+            "grid": [exp.interpolant.t_max, exp.interpolant.t_min],
+            "guidance": exp.config.guidance.scale,
+            "guidance_interval": list(exp.config.guidance.interval),
+            "seed": seed,
+            "seconds": round(time.perf_counter() - start, 3),
+            "reference": None,
+        }
+        for row in described(exp, name, values, seed, floor, None):
+            yield {**row, **protocol, "num_samples": metrics.load(name).num_samples}
 
 
 def references(exp: Experiment, seed: int) -> Iterator[Row]:
@@ -161,7 +184,7 @@ def described(
 ) -> Iterator[Row]:
     """A metric's values with what is known of each: the better side, the floor, the number expected at `steps`."""
     metric = metrics.load(name)
-    samples = min(num_samples(exp), metric.num_samples)
+    samples = min(num_samples(exp) or metric.num_samples, metric.num_samples)
     lowest = floor(name, seed, samples) if floor else {}
     expected = exp.config.eval.expected
     for key, value in values.items():

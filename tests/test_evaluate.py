@@ -153,6 +153,35 @@ def test_the_best_checkpoint_is_measured_where_it_is_not_the_last(tmp_path):
     assert [row["checkpoint"] for row in evaluate.run(config, better)] == [10]
 
 
+def test_the_likelihood_under_a_still_velocity_is_the_sources():
+    """Zero weights move nothing: nll is that of N(0, 1/3) in nats on the board, of N(0, 1) in bits a pixel on digits,
+    beside the board's entropy log 2. Its steps are its evaluations."""
+    config = small_runs.plane(eval__metrics=("nll", "sliced_w2"))
+    exp = experiment.build(config)
+    floor = evaluate.floors(exp)
+    (row,) = evaluate.of_model(exp, small_runs.zeros(exp), 0, floor)
+    x = exp.dataset.test.batch(np.arange(297), 0)["x1"]
+    np.testing.assert_allclose(row["value"], np.mean((3 * x**2).sum(1) / 2 + np.log(2 * np.pi / 3)), rtol=1e-5)
+    np.testing.assert_allclose(row["floor"], np.log(2), rtol=1e-6)
+    assert row["steps"] == row["nfe"] > 1 and row["sampler"] == "nll"
+    assert {r["metric"] for r in evaluate.measure(exp, small_runs.zeros(exp), evaluate.program(exp))} == {"sliced_w2"}
+
+    exp = experiment.build(small_runs.digits(eval__metrics=("nll",)))
+    (row,) = evaluate.of_model(exp, small_runs.zeros(exp), 0, evaluate.floors(exp))
+    x = exp.dataset.test.batch(np.arange(297))["x1"].reshape(297, -1)
+    x = x + np.random.default_rng(0).random((297, 8, 8, 1), np.float32).reshape(297, -1) / 8
+    nats = np.mean(x**2) / 2 + np.log(2 * np.pi) / 2
+    np.testing.assert_allclose(row["value"], nats / np.log(2) + 3, rtol=1e-4)
+    assert row["floor"] is None
+
+
+def test_a_run_with_its_likelihood_has_table_and_plot(tmp_path):
+    config = small_runs.plane(eval__metrics=("nll", "w2"), eval__steps=(1,))
+    small_runs.save(config, tmp_path)
+    assert [row["metric"] for row in evaluate.run(config, tmp_path)] == ["w2", "nll"]
+    assert (tmp_path / "eval" / "quality.png").stat().st_size > 1000
+
+
 def test_a_broken_best_checkpoint_costs_its_own_rows_alone(tmp_path):
     config = small_runs.plane(eval__steps=(1,))
     small_runs.save(config, tmp_path, steps=(5, 10), scores=(0.1, 0.2))

@@ -5,7 +5,7 @@ A file of this package that has a mapping `METRICS` (name -> Metric) adds what i
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,12 +40,27 @@ class Metric(NamedTuple):
     """Name of a simple model -> (dataset, seed) -> the same values for its samples."""
 
 
+class ModelMetric(NamedTuple):
+    """What is measured of a velocity itself, once and not at each step count."""
+
+    values: Mapping[str, str]
+    """As of a Metric."""
+    num_samples: int
+    kinds: tuple[str, ...]
+    """The kinds of data sets that it measures."""
+    compute: Callable[..., tuple[Values, int]]
+    """(velocity, interpolant, dataset, seed) -> values, and the evaluations of the velocity that they took a row."""
+    floor: Callable[..., Values]
+    """(dataset, seed, num_samples=num_samples) -> the same values for the exact velocity, nan where not known."""
+    references: Mapping[str, Callable[[Any, int], Values]] = {}
+
+
 def names() -> tuple[str, ...]:
     """All metrics."""
     return tuple(sorted(_found()))
 
 
-def load(name: str) -> Metric:
+def load(name: str) -> Metric | ModelMetric:
     """The metric, whose `compute` takes its first `num_samples` samples and gives nan where one is not finite.
 
     Raises UsageError with the nearest name where there is none; so does `compute` where the metric does not
@@ -53,7 +68,8 @@ def load(name: str) -> Metric:
     """
     found = _found()
     lookup.check_name("metric", name, found)
-    return found[name]._replace(compute=_guarded(name, found[name]))
+    metric = found[name]
+    return metric if isinstance(metric, ModelMetric) else metric._replace(compute=_guarded(name, metric))
 
 
 def check(name: str, dataset) -> None:
@@ -61,14 +77,30 @@ def check(name: str, dataset) -> None:
     found = _found()
     lookup.check_name("metric", name, found)
     metric = found[name]
+    if isinstance(metric, ModelMetric):
+        if dataset.kind not in metric.kinds:
+            raise UsageError(
+                f"metric {name!r} needs {' or '.join(metric.kinds)} data, and these are {dataset.kind} data"
+            )
+        return
     if metric.kind != dataset.kind or (metric.needs_density and dataset.log_density is None):
-        able = (n for n, m in found.items() if m.kind == dataset.kind)
+        able = (n for n, m in found.items() if isinstance(m, Metric) and m.kind == dataset.kind)
         able = [n for n in able if dataset.log_density is not None or not found[n].needs_density]
         need = f"{metric.kind} data" + (" with a density" if metric.needs_density else "")
         raise UsageError(
             f"metric {name!r} needs {need}, and these are {dataset.kind} data"
             f"{' without one' if metric.kind == dataset.kind else ''}: choose from {', '.join(sorted(able)) or 'none'}"
         )
+
+
+def of_samples(names: Iterable[str]) -> list[str]:
+    """Those of the metrics that measure samples."""
+    return [name for name in names if isinstance(load(name), Metric)]
+
+
+def of_models(names: Iterable[str]) -> list[str]:
+    """Those of the metrics that measure a velocity."""
+    return [name for name in names if isinstance(load(name), ModelMetric)]
 
 
 def _guarded(name: str, metric: Metric) -> Callable[..., Values]:
@@ -85,7 +117,7 @@ def _guarded(name: str, metric: Metric) -> Callable[..., Values]:
     return compute
 
 
-def _found() -> dict[str, Metric]:
+def _found() -> dict[str, Metric | ModelMetric]:
     package = sys.modules[__name__]
     files = (importlib.import_module(f"{__name__}.{file}") for file in lookup.modules(package))
     return {name: metric for file in files for name, metric in getattr(file, "METRICS", {}).items()}
