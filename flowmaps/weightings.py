@@ -20,7 +20,7 @@ def adaptive(squares: Row, power: float, constant: float) -> Row:
 
     The weight depends on the row's own residual, so with a conditional target the rest point is the conditional mean
     only where the residual's law is symmetric. On the skewed mixture of tests/test_closed_form.py, whose velocities
-    spread by about 0.3, MeanFlow's constant error is 0.028 with p = 1 and 0.016 with p = 1/2 (c = 0.01).
+    spread by about 0.3, MeanFlow's constant error is 0.028 with p = 1 and 0.016 with p = 1/2 (c = 0.01, uniform times).
     """
     return squares / stop_gradient(squares + constant) ** power
 

@@ -153,7 +153,9 @@ def test_the_suite_catches_planted_faults(residual, law):
 def test_adaptive_weight_is_biased_on_a_mixture(power, shift):
     """How far the constant field's rest point is moved by weights of a skewed residual: see weightings.adaptive."""
     oracle = LAWS["mixture"]()
-    method = methods.load("mean_flow").make(interpolant=LINEAR, total_steps=100, power=power, law=("uniform",))
+    method = methods.load("mean_flow").make(
+        interpolant=LINEAR, total_steps=100, power=power, law=("uniform",), diagonal_times="law"
+    )
     gradient = gradients(method, oracle.average_velocity, oracle.sample)
     rest = gradient(jnp.zeros(COUNT), 64)
     pull = gradient(0.1 * jnp.eye(COUNT)[0], 64)

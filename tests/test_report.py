@@ -44,7 +44,7 @@ def run(tmp_path_factory):
     """A run on the plane with all that belongs to it."""
     directory = tmp_path_factory.mktemp("runs") / "lsd_checker"
     config = small_runs.plane()
-    config.eval.expected = {"sliced_w2/1": 0.125}
+    config.eval.update(expected={"sliced_w2/1": 0.125}, expected_at=10)
     small_runs.save(config, directory)
     evaluate.run(config, directory)
     sample.run(config, directory)

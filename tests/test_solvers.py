@@ -28,7 +28,6 @@ ORDERS = {
     "dpm_solver(order=2)": 2,
     "dpm_solver_pp(multistep=False)": 2,
     "dpm_solver_pp(order=2)": 2,
-    "dpm_solver_pp(order=3,published=True)": 2,
     "deis(order=1)": 2,
     "deis(order=1,variable='rho')": 2,
     "unipc(order=2,corrector=False)": 2,
@@ -124,6 +123,14 @@ def test_solvers_converge_at_their_order(problems, solver, capsys):
     with capsys.disabled():
         print(f"\n{solver:34s} {order}  " + "  ".join(f"{slope:.2f}" for slope in slopes.values()), end="")  # noqa: T201
     np.testing.assert_allclose(list(slopes.values()), order, atol=0.25 if order <= 3 else 0.45)
+
+
+def test_the_published_third_order_weight_is_of_second_order(problems):
+    """On the log-SNR grid, where it shows cleanly: 2 as published, 3 with twice the last weight."""
+    for solver, order in (("dpm_solver_pp(order=3,published=True)", 2), ("dpm_solver_pp(order=3)", 3)):
+        grid = [gently(grid_of("log_snr", problems["linear"][0], n)) for n in (128, 512)]
+        coarse, fine = (error(solver, problems["linear"], g) for g in grid)
+        np.testing.assert_allclose(np.log2(coarse / fine) / 2, order, atol=0.25)
 
 
 MEAN, STD = 0.4, 0.6
