@@ -20,6 +20,7 @@ from flowmaps import experiment, generate, measurements, metrics, plots
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
+from flowmaps.files import write_whole
 from flowmaps.generate import Program
 from flowmaps.measurements import Row
 from flowmaps.types import Params
@@ -264,5 +265,5 @@ def averages(exp: Experiment, state: Mapping[str, Mapping[str, Params]]) -> Aver
 def write(directory: Path, rows: list[Row]) -> None:
     """Adds rows to measurements.jsonl, and makes the table and the plot of all that it then holds."""
     everything = measurements.record(directory / "measurements.jsonl", rows)
-    measurements.write_whole(directory / "table.csv", measurements.as_csv(everything))
-    measurements.write_whole(directory / "quality.png", plots.quality(everything))
+    write_whole(directory / "table.csv", measurements.as_csv(everything))
+    write_whole(directory / "quality.png", plots.quality(everything))

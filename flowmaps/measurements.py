@@ -4,12 +4,13 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from flowmaps.files import write_whole
 
 Row = Mapping[str, Any]
 """A measurement; see `evaluate.run` for its fields."""
@@ -64,14 +65,6 @@ def record(path: Path, rows: Iterable[Row]) -> list[Row]:
 def identity(row: Row) -> str:
     """The protocol of a measurement as one string."""
     return json.dumps([row[field] for field in PROTOCOL])
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file aside and renames it: a reader sees the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
-    aside.replace(path)
 
 
 def as_csv(rows: Iterable[Row]) -> str:

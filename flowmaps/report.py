@@ -11,7 +11,8 @@ import jax
 
 from flowmaps import measurements, plots
 from flowmaps.errors import MissingError
-from flowmaps.measurements import Row, Table, write_whole
+from flowmaps.files import write_whole
+from flowmaps.measurements import Row, Table
 
 BOOKKEEPING = ("step", "skipped", "steps_per_second", "seconds")
 """Scalars of training that get no curve."""

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from flowmaps import evaluate, experiment, generate, plots
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
+from flowmaps.files import write_whole
 from flowmaps.generate import Generated
-from flowmaps.measurements import write_whole
 from flowmaps.types import Params
 
 LINES = 400

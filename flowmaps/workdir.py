@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from flowmaps.errors import UsageError
-from flowmaps.measurements import write_whole
+from flowmaps.files import write_whole
 
 FREE = (
     "compilation_cache",

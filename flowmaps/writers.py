@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from flowmaps.measurements import write_whole
+from flowmaps.files import write_whole
 
 Scalars = Mapping[str, SupportsFloat]
 

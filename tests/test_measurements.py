@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from flowmaps import measurements
+from flowmaps.files import write_whole
 
 
 def row(**fields):
@@ -39,7 +40,7 @@ def test_every_part_of_the_protocol_tells_measurements_apart(tmp_path):
 def test_a_file_is_written_whole_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "new" / "file.bin"
     for content in (b"\x00\xff", "text"):
-        measurements.write_whole(path, content)
+        write_whole(path, content)
     assert path.read_text() == "text"
     assert list(path.parent.iterdir()) == [path]
 
