@@ -8,5 +8,10 @@ from configs import base
 
 def get_config():
     return base.denoiser(
-        base.checker, "variance_exploding", "edm", "edm_heun", weighting="edm", law=("log_normal", -1.2, 1.2)
+        base.checker,
+        "variance_exploding",
+        "edm",
+        "edm_heun(denoise=True)",
+        weighting="edm",
+        law=("log_normal", -1.2, 1.2),
     )

@@ -7,6 +7,6 @@ from configs import base
 
 
 def get_config():
-    config = base.denoiser(base.digits, "geometric", "score", "edm_heun")
+    config = base.denoiser(base.digits, "geometric", "score", "edm_heun(denoise=True)")
     config.interpolant.sigma_max = 20.0
     return config

@@ -64,7 +64,8 @@ def partners(
         _, plan = unreg.hungarian(pointcloud.PointCloud(x1, x0))
         to, of = plan.paired_indices
         return jnp.zeros(x1.shape[0], of.dtype).at[to].set(of)
-    plan = linear.solve(pointcloud.PointCloud(x1, x0, epsilon=regularization)).matrix
+    with jax.numpy_rank_promotion("allow"):  # ott's own code promotes
+        plan = linear.solve(pointcloud.PointCloud(x1, x0, epsilon=regularization)).matrix
     return jax.vmap(jax.random.categorical)(keys, jnp.log(plan))
 
 

@@ -23,6 +23,7 @@ from flowmaps import (
     predictions,
     samplers,
     sharding,
+    solvers,
     state,
     trained,
 )
@@ -149,17 +150,18 @@ def init(exp: Experiment) -> TrainState:
     """
     shardings = state_shardings(exp)
     start = jax.jit(partial(_create, exp), out_shardings=shardings)()
+    params = dict(start.params)
     if exp.config.teacher.workdir is not None:
-        workdir, abstract = Path(exp.config.teacher.workdir), abstract_state(exp).params["teacher"]
-        teacher = trained.averaged_student(workdir, trained.read(workdir, "teacher.workdir"), abstract)
-        start = start.replace(params=start.params | {"teacher": teacher})
-    if exp.config.init_from is None:
-        return start
-    student = start_from(exp, Path(exp.config.init_from))
+        workdir = Path(exp.config.teacher.workdir)
+        found = trained.read(workdir, "teacher.workdir")
+        params["teacher"] = trained.averaged_student(workdir, found, abstract_state(exp).params["teacher"])
+    if exp.config.init_from is not None:
+        params["student"] = start_from(exp, Path(exp.config.init_from))
+    params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
     return start.replace(
-        params=start.params | {"student": student},
-        target=None if start.target is None else ema.copy(student),
-        ema=ema.start(student, exp.config.train.ema),
+        params=params,
+        target=None if start.target is None else ema.copy(params["student"]),
+        ema=ema.start(params["student"], exp.config.train.ema),
     )
 
 
@@ -249,7 +251,12 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
         if not values.solver:
             return exp.method.sampler
         chosen = "diagonal"
-    solver = values.solver or "euler"
+    solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
+    if exp.config.coupling.name != "independent" and solvers.needs_score(solver):
+        raise UsageError(
+            f"solver {solver!r} needs the score, which the velocity of a model trained with coupling "
+            f"{exp.config.coupling.name!r} does not have: choose one without noise"
+        )
     return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
 
 
@@ -259,7 +266,7 @@ def start_from(exp: Experiment, workdir: Path) -> Params:
     Raises MissingError where there is no such run, UsageError where its network, prediction or path is another.
     """
     config = trained.read(workdir, "init_from")
-    trained.check_same(config, exp.config, ("network", "prediction", "interpolant"), "init_from")
+    trained.check_same(config, exp.config, ("network", "prediction", "interpolant", "coupling.scale"), "init_from")
     params = trained.averaged_student(workdir, config, abstract_state(exp).params["student"])
     if not make_method(config, exp.interpolant).diagonal_only:
         return params
@@ -274,7 +281,7 @@ def teacher_section(config: ConfigDict) -> ConfigDict | None:
     if config.teacher.workdir is None:
         return None
     found = trained.read(Path(config.teacher.workdir), "teacher.workdir")
-    trained.check_same(found, config, ("interpolant", "coupling"), "teacher.workdir")
+    trained.check_same(found, config, ("interpolant", "coupling.scale", "data.name"), "teacher.workdir")
     return found
 
 

@@ -168,7 +168,7 @@ def trigonometric(*, source_std: float = 1.0) -> Interpolant:
         lambda s, t: chord(s, t) * jnp.cos(half * (s + t) / 2),
     )
     beta = Schedule(
-        lambda t: jnp.cos(half * t),
+        lambda t: jnp.sin(half * (1 - t)),  # the cosine, and exactly 0 at t = 1
         lambda t: -half * jnp.sin(half * t),
         lambda s, t: -chord(s, t) * jnp.sin(half * (s + t) / 2),
     )
@@ -254,16 +254,21 @@ def linear_exponent(beta_min: float, beta_max: float) -> Schedule:
     )
 
 
+SAME = 2e-4
+"""Of a polyline's piece: a time so near to a knot is that knot up to float32's rounding."""
+
+
 def polyline(values: Float[np.ndarray, " k"]) -> Schedule:
     """The function with the given values at k equally spaced times of [0, 1], linear between them."""
     count = len(values) - 1
 
-    def piece(t: Times) -> tuple[Times, Times]:  # value at the left knot, slope; at a knot those to its right
+    def piece(t: Times) -> tuple[Times, Times]:  # value and slope; at a knot the slope to its right
         knots, slopes = jnp.asarray(values, t.dtype), jnp.asarray(np.diff(values) * count, t.dtype)
-        # A time that is a knot up to rounding is that knot.
-        left = jnp.clip(jnp.floor(t * count + 1e-3), 0, count - 1)
+        left = jnp.clip(jnp.floor(t * count + SAME), 0, count - 1)
+        share = t * count - left
+        share = jnp.where(share < SAME, 0, jnp.where(share > 1 - SAME, 1, share))
         index = left.astype(jnp.int32)
-        return knots[index] + slopes[index] * (t - left / count), slopes[index]
+        return (1 - share) * knots[index] + share * knots[index + 1], slopes[index]
 
     def difference(s: Times, t: Times) -> Times:
         (at_s, slope), (at_t, _) = piece(s), piece(t)

@@ -62,14 +62,14 @@ def law(name: str, *parameters: float | int) -> Law:
 
 def on_path(interpolant: Interpolant, name: str, *parameters: float | int) -> Law:
     """The law `name` stretched to the path's times; or "log_normal" with mean and standard deviation: the noise level
-    beta / alpha is exp(N(mean, std^2)) (EDM, arXiv:2206.00364, table 1), cut to the levels that the path has."""
+    source_std beta / alpha is exp(N(mean, std^2)) (EDM, arXiv:2206.00364, table 1), cut to the path's levels."""
     lookup.check_name("law of times", name, (*LAWS, "log_normal"))
     if name != "log_normal":
         return within(law(name, *parameters), interpolant.t_min, interpolant.t_max)
     if len(parameters) != 2:
         raise UsageError(f"law of times {(name, *parameters)}: log_normal takes mean, std")
     mean, std = parameters
-    return lambda keys: interpolant.time_of_level(jnp.exp(mean + std * rows.normal(keys, ())))
+    return lambda keys: interpolant.time_of_level(jnp.exp(mean + std * rows.normal(keys, ())) / interpolant.source_std)
 
 
 def within(law: Law, low: float, high: float) -> Law:

@@ -19,19 +19,19 @@ def read(workdir: Path, field: str) -> ConfigDict:
     return ConfigDict(_tuples(json.loads(path.read_text())))
 
 
-def check_same(trained: ConfigDict, config: ConfigDict, sections: tuple[str, ...], field: str) -> None:
-    """Raises UsageError with the fields in which `sections` differ, as "field of the run -> here"."""
-    mine, own = ({s: json.loads(c[s].to_json_best_effort()) for s in sections if s in c} for c in (config, trained))
+def check_same(trained: ConfigDict, config: ConfigDict, names: tuple[str, ...], field: str) -> None:
+    """Raises UsageError where sections or fields, by dotted name, differ: "field of the run -> here"."""
+    own, mine = ({name: _plain(value(c, name)) for name in names} for c in (trained, config))
     found = list(_differences(own, mine))
     if found:
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-        raise UsageError(f"{field}={config_value(config, field)!r} is of another kind: {', '.join(found[:4])}{more}")
+        raise UsageError(f"{field}={value(config, field)!r} is of another kind: {', '.join(found[:4])}{more}")
 
 
-def config_value(config: ConfigDict, field: str) -> Any:
-    """The value at "section.name"."""
-    for name in field.split("."):
-        config = config[name]
+def value(config: ConfigDict, name: str) -> Any:
+    """The value at "section.name"; "absent" where there is none."""
+    for part in name.split("."):
+        config = config.get(part, "absent") if isinstance(config, ConfigDict) else "absent"
     return config
 
 
@@ -47,6 +47,10 @@ def averaged_student(workdir: Path, config: ConfigDict, abstract: Params) -> Par
     item, name = ("ema", str(decays[0])) if decays else ("params", "student")
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.restore({item: {name: abstract}}, partial=True).state[item][name]
+
+
+def _plain(found: Any) -> Any:
+    return json.loads(found.to_json_best_effort()) if isinstance(found, ConfigDict) else found
 
 
 def _tuples(value: Any) -> Any:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.lax import stop_gradient
-from laws import COUNT, LAWS, LINEAR, draw_batch, euler_map, gradients, stray
+from laws import COUNT, LAWS, LINEAR, SOURCE_STD, draw_batch, euler_map, gradients, stray
 
-from flowmaps import methods, rows, times
+from flowmaps import interpolants, methods, rows, times
 from flowmaps.identities import directional_derivative, eulerian
 from flowmaps.rows import expand
 from flowmaps.types import Loss, Method, Roles
@@ -66,6 +66,23 @@ def test_fixed_point(name, options, law):
     oracle = LAWS[law]()
     method = methods.load(name).make(interpolant=LINEAR, total_steps=100, **options)
     assert_rests_and_returns(method, oracle, fixed_point(name, options, oracle))
+
+
+@pytest.mark.parametrize(
+    ("latent", "beta"),
+    [
+        ("constant", lambda t: jnp.sqrt((1 - t) ** 2 * SOURCE_STD**2 + 0.2**2) / SOURCE_STD),
+        ("bridge", lambda t: jnp.sqrt((1 - t) ** 2 * SOURCE_STD**2 + 0.2**2 * t * (1 - t)) / SOURCE_STD),
+    ],
+)
+@pytest.mark.parametrize("law", LAWS)
+def test_flow_matching_with_a_latent_rests_at_the_wider_paths_velocity(latent, beta, law):
+    """Source and latent are Gaussian, and so their sum is the source of a path with a wider beta."""
+    oracle = LAWS[law](interpolants.path(lambda t: t, beta, source_std=SOURCE_STD))
+    method = methods.load("flow_matching").make(
+        interpolant=LINEAR, total_steps=100, latent=latent, sigma=0.2, law=("logit_normal", 0.0, 0.5)
+    )
+    assert_rests_and_returns(method, oracle, lambda x, s, t, cond, *, dropout=None: oracle.velocity(x, s))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=label)

@@ -77,6 +77,24 @@ def test_weightings_are_their_papers_functions_of_the_snr(level):
         np.testing.assert_allclose(value, ratio * base, rtol=1e-8)
 
 
+def test_the_snr_is_in_units_of_x():
+    """A wider source at the same noise level leaves every weighted loss of the exact denoiser as it is."""
+    for name in ("snr", "truncated_snr", "snr_plus_one", "min_snr", "edm"):
+        values = []
+        for source_std in (1.0, 2.0):
+            path = interpolants.trigonometric(source_std=source_std)
+            method = methods.load("diffusion").make(
+                interpolant=path, total_steps=1, law=("log_normal", -0.5, 0.0), weighting=name, data_std=STD
+            )
+            keys = rows.keys(jax.random.key(0), 0, 1000)
+            noise = rows.normal(rows.fold(keys, 8), (1,))
+            batch = {"x0": source_std * noise, "x1": STD * rows.normal(rows.fold(keys, 9), (1,))}
+            student = exact(path)
+            loss_ = method.losses["student"](Roles(student, student), batch, keys, jnp.zeros((), jnp.int32))
+            values.append(loss_.per_example)
+        np.testing.assert_allclose(*values, rtol=1e-6)
+
+
 def test_the_likelihoods_weight_is_the_squared_diffusion():
     """g^2 |score error|^2 with g^2 = beta(t) of the VP SDE: N's weight is g^2 / sigma^2."""
     path, level = interpolants.variance_preserving(), 0.7

@@ -303,9 +303,26 @@ def test_a_teacher_on_another_path_is_refused(tmp_path):
     config.interpolant = base.part(base.interpolants, "trigonometric")
     with pytest.raises(UsageError, match=r"teacher.workdir=.* is of another kind: interpolant.name linear -> trig"):
         experiment.build(config)
+    config = small(dataset="moons")
+    config.teacher.workdir = str(tmp_path)
+    with pytest.raises(UsageError, match=r"is of another kind: data.name checker -> moons"):
+        experiment.build(config)
     config.teacher.workdir = str(tmp_path / "nowhere")
     with pytest.raises(MissingError, match=r"teacher.workdir='.*nowhere' is not the workdir of a run"):
         experiment.build(config)
+
+
+def test_a_start_without_the_score_is_refused_to_solvers_that_need_it():
+    """A paired source is no longer Gaussian given x_t's noise, so SDEs would sample another law."""
+    config = small(method="flow_matching")
+    config.coupling = base.part(base.couplings, "optimal_transport")
+    exp = experiment.build(config)
+    for name in ("euler_maruyama", "ddim(eta=0.5)", "ancestral"):
+        with pytest.raises(UsageError, match="needs the score"):
+            experiment.sampler(exp, name)
+    experiment.sampler(exp, "ddim")
+    config.coupling = base.part(base.couplings, "independent")
+    experiment.sampler(experiment.build(config), "euler_maruyama")
 
 
 def test_every_optimizer_in_a_config_takes_the_configs_options():

@@ -160,6 +160,14 @@ def test_ddpms_chain(float64):
     np.testing.assert_allclose(path.beta.difference(s, u), quotient, rtol=1e-9)
 
 
+@pytest.mark.parametrize("count", [10, 20, 1000, 2000])
+def test_paths_are_clean_at_their_end_to_the_bit(count):
+    """In float32 too beta(1) is 0, not a rounding error of either sign: there the log-SNR is infinite."""
+    for path in (interpolants.discrete(num_steps=count), interpolants.trigonometric(), interpolants.linear()):
+        assert path.beta.value(jnp.ones((), jnp.float32)) == 0
+        assert path.alpha.value(jnp.ones((), jnp.float32)) == 1
+
+
 def test_the_ladder_is_geometric(float64):
     levels = interpolants.geometric(sigma_min=0.01, sigma_max=1.0).beta.value(jnp.linspace(0, 1, 10))
     np.testing.assert_allclose(levels, np.geomspace(1, 0.01, 10), rtol=1e-12)

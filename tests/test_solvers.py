@@ -352,6 +352,41 @@ def test_steps_from_pure_noise_and_to_clean_data_are_of_order_one(solver):
         assert len(out.path) == steps + 1
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm_solver_pp(order=3)", "unipc", "deis", "edm_heun"])
+def test_ddpms_chain_ends_clean(solver):
+    """The last step of DDPM's path goes to data without noise: DDIM's, finite and exact for a point."""
+    path = interpolants.discrete(num_steps=20)
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        data = jnp.full_like(x, MEAN)
+        return path.velocity(path.ends_from_data(x, data, s).noise, data, s)
+
+    x = jax.random.normal(jax.random.key(0), (5, 1))
+    out = solvers.load(solver)(velocity, path, x, np.linspace(0, 1, 11), keys(5), {})
+    np.testing.assert_allclose(out.x, MEAN, atol=1e-9)
+
+
+def test_edms_last_step_goes_to_no_noise():
+    """On a path that ends at sigma_min: one evaluation more, and the denoiser's estimate at the end."""
+    path = interpolants.variance_exploding(sigma_max=5.0)
+    velocity, x, grid = of(gaussian(path)), jnp.ones((3, 1)), np.linspace(0, 1, 5)
+    plain, clean = (solvers.load(f"edm_heun(denoise={d})")(velocity, path, x, grid, keys(3), {}) for d in (False, True))
+    assert (plain.nfe, clean.nfe) == (8, 9)
+    end = jnp.ones(3)
+    np.testing.assert_allclose(clean.x, path.ends_from_velocity(plain.x, velocity(plain.x, end, end, {}), end).data)
+    np.testing.assert_array_equal(clean.path[-1], clean.x)
+
+
+def test_noise_levels_are_in_units_of_x():
+    """Karras' levels and the log-normal law are of source_std beta / alpha."""
+    one, other = (interpolants.linear(source_std=s) for s in (1.0, 0.5))
+    levels = [
+        s * np.exp(-solvers.coefficients(p, grids.make("karras", p, 5)[:-1]).log_snr)
+        for p, s in ((one, 1), (other, 0.5))
+    ]
+    np.testing.assert_allclose(*levels, rtol=1e-6)
+
+
 def test_fast_mixes_orders():
     from flowmaps.solvers.dpm_solver_fast import runs
 
@@ -392,7 +427,7 @@ def test_grids():
         ("euler_maruyama(diffusion='sigmma')", "unknown diffusion 'sigmma': did you mean 'sigma'"),
         ("euler_maruyama(diffusion='reverse')", "needs the score at time 0, where it is infinite on this path"),
         ("stochastic_heun(final='noise')", "needs the score at time 1, where it is infinite"),
-        ("annealed_langevin", "needs noise at the last time"),
+        ("annealed_langevin", "needs data at the first time"),
     ],
 )
 def test_what_a_solver_cannot_do_is_one_line(solver, message):

@@ -1,5 +1,5 @@
 """Diffusion models: denoising at all noise levels, in one of the field's weightings. With E[x0 | x_t] and E[x1 | x_t]
-as the student has them, D = |E[x1 | x_t] - x1|^2, N = |E[x0 | x_t] - x0|^2 and N / D = alpha^2 / beta^2, the SNR:
+as the student has them, D = |E[x1 | x_t] - x1|^2, N = |E[x0 | x_t] - x0|^2 / source_std^2 and N / D the SNR:
 
     constant       D                                       min_snr     min(SNR, g) D        (arXiv:2303.09556)
     snr            SNR D = N: DDPM's L_simple              edm         SNR D + D / data_std^2 (arXiv:2206.00364)
@@ -59,6 +59,6 @@ def make(
         ends = interpolant.ends_from_velocity(x, velocity, t)
         raw = {"data": squared(ends.data - batch["x1"]), "noise": squared(ends.noise - batch["x0"])}
         metrics = {name: jnp.mean(value) for name, value in raw.items()}
-        return Loss(weigh(raw["data"], raw["noise"], t), metrics)
+        return Loss(weigh(raw["data"], raw["noise"] / interpolant.source_std**2, t), metrics)
 
     return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant), diagonal_only=True)

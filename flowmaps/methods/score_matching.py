@@ -1,7 +1,7 @@
 """Score matching at the noise levels of a path, with s(x) = grad log p_t(x) as the student has it, its Jacobian J and
 the noise's deviation sigma = beta source_std (Hyvarinen 2005, JMLR 6; Song et al. 2019, arXiv:1905.07088):
 
-    denoising   sigma^2 |s(x_t) + x0 / (beta source_std^2)|^2          which is diffusion's snr weighting / source_std^2
+    denoising   sigma^2 |s(x_t) + x0 / (beta source_std^2)|^2          which is diffusion's snr weighting
     implicit    sigma^2 (2 tr J + |s|^2)                               the same but for a constant, without seeing x0
     sliced      sigma^2 (2 v . J v + |s|^2),  v of random signs        the same in the mean over v
 

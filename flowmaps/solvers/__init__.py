@@ -35,6 +35,18 @@ GAVE_UP = -1
 """The count of evaluations of an adaptive solver that did not reach its tolerance."""
 
 
+RANDOM = {
+    "ancestral": None,
+    "annealed_langevin": None,
+    "ddim": "eta",
+    "edm_heun": "churn",
+    "euler_maruyama": None,
+    "predictor_corrector": None,
+    "stochastic_heun": None,
+}
+"""Solvers that add noise -> the option that turns it on; None: they always do."""
+
+
 class Trajectory(NamedTuple):
     """A solution: its end, what it cost, and its way."""
 
@@ -95,7 +107,7 @@ def noise(interpolant: Interpolant, keys: Keys, number: Array | int, x: Points) 
 
 def coefficients(interpolant: Interpolant, grid: Grid) -> Coefficients:
     """alpha, beta and their log-ratio at the grid's times."""
-    with jax.ensure_compile_time_eval(), np.errstate(divide="ignore"):
+    with jax.ensure_compile_time_eval(), np.errstate(divide="ignore", invalid="ignore"):
         t = jnp.asarray(grid, jnp.result_type(float))
         alpha, beta = (np.asarray(c.value(t), np.float64) for c in (interpolant.alpha, interpolant.beta))
         return Coefficients(alpha, beta, np.log(alpha) - np.log(beta))
@@ -106,6 +118,12 @@ def times_of(interpolant: Interpolant, log_snr: Float64[np.ndarray, " k"]) -> Fl
     with jax.ensure_compile_time_eval():
         levels = jnp.asarray(np.exp(-log_snr), jnp.result_type(float))
         return np.asarray(interpolant.time_of_level(levels), np.float64)
+
+
+def denoised(way: Trajectory, velocity: Velocity, interpolant: Interpolant, t: float, cond: Cond) -> Trajectory:
+    """The way with its end, at time t, replaced by E[x1 | x_t], which takes one evaluation more."""
+    data = ends(velocity, interpolant, way.x, jnp.full(way.x.shape[:1], t), cond).data
+    return Trajectory(data, way.nfe + evaluations(velocity), way.path.at[-1].set(data))
 
 
 def between(interpolant: Interpolant, grid: Grid, *shares: float) -> list[Float64[np.ndarray, " n"]]:
@@ -147,6 +165,13 @@ def load(solver: str) -> Callable[..., Trajectory]:
     lookup.check_name("solver", name, names())
     solve = _module(name).solve
     return partial(solve, **lookup.checked(f"solver {name}", solve, GIVEN, chosen))
+
+
+def needs_score(solver: str) -> bool:
+    """Whether it adds noise, and so takes the velocity's conversions for the score: true of a Gaussian source that is
+    independent of the data, and of no other coupling."""
+    name, chosen = lookup.parse_call("solver", solver)
+    return name in RANDOM and (RANDOM[name] is None or bool(chosen.get(RANDOM[name], 0)))
 
 
 def names() -> tuple[str, ...]:

@@ -34,7 +34,11 @@ def solve(
 ) -> solvers.Trajectory:
     """See flowmaps.solvers. Raises UsageError for an unknown convention, or where the last level is 0."""
     lookup.check_name("convention of annealed_langevin", convention, CONVENTIONS)
-    _, beta, _ = solvers.coefficients(interpolant, grid)
+    alpha, beta, _ = solvers.coefficients(interpolant, grid)
+    if alpha[0] == 0:
+        raise UsageError(
+            "annealed_langevin needs data at the first time: choose a path that keeps some, or a later start"
+        )
     if beta[-1] == 0:
         raise UsageError(
             "annealed_langevin needs noise at the last time: choose a path that keeps some, or an earlier end"
@@ -58,7 +62,4 @@ def solve(
     first = level(x, jnp.full(x.shape[:1], grid[0]), 0)
     start = solvers.Trajectory(first, jnp.asarray(per_level * evaluations(velocity)), first[None])
     way = solvers.joined([start, solvers.march(step, first, grid)])
-    if not denoise:
-        return way
-    data = solvers.ends(velocity, interpolant, way.x, jnp.full(x.shape[:1], grid[-1]), cond).data
-    return solvers.Trajectory(data, way.nfe + evaluations(velocity), way.path)
+    return solvers.denoised(way, velocity, interpolant, grid[-1], cond) if denoise else way

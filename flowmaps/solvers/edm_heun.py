@@ -25,8 +25,10 @@ def solve(
     churn_min: float = 0.0,
     churn_max: float = float("inf"),
     churn_noise: float = 1.0,
+    denoise: bool = False,
 ) -> solvers.Trajectory:
-    """See flowmaps.solvers. churn, churn_noise: S_churn and S_noise, at levels within [churn_min, churn_max]."""
+    """See flowmaps.solvers. churn, churn_noise: S_churn and S_noise, at levels within [churn_min, churn_max]. denoise:
+    ends at E[x1 | x], EDM's last step from sigma_min to 0, on a path that keeps noise."""
     raised = raised_times(interpolant, grid, churn, churn_min, churn_max)
 
     def level(t):
@@ -45,7 +47,8 @@ def solve(
         y = y + span * (slope + noise(y + span * slope, t)) / 2
         return expand(interpolant.alpha.value(t), x) * y, 2 * evaluations(velocity)
 
-    return solvers.march(step, x, grid, raised)
+    way = solvers.march(step, x, grid, raised)
+    return solvers.denoised(way, velocity, interpolant, grid[-1], cond) if denoise else way
 
 
 def raised_times(
@@ -55,5 +58,6 @@ def raised_times(
     if not churn:
         return grid[:-1]
     levels = np.exp(-solvers.coefficients(interpolant, grid).log_snr[:-1])
-    share = np.where((low <= levels) & (levels <= high), min(churn / (len(grid) - 1), 2**0.5 - 1), 0.0)
+    sigma = interpolant.source_std * levels
+    share = np.where((low <= sigma) & (sigma <= high), min(churn / (len(grid) - 1), 2**0.5 - 1), 0.0)
     return np.where(share > 0, solvers.times_of(interpolant, -np.log(levels * (1 + share))), grid[:-1])

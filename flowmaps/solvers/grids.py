@@ -40,10 +40,10 @@ def log_snr(
 def karras(
     interpolant: Interpolant, steps: int, *, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
 ) -> Grid:
-    """Levels sigma = beta / alpha by equal steps of sigma^(1/rho) (EDM, arXiv:2206.00364, eq. 5), as far as the path
-    has them; then to t_max."""
+    """Levels sigma = source_std beta / alpha by equal steps of sigma^(1/rho) (EDM, arXiv:2206.00364, eq. 5), as far as
+    the path has them; then to t_max."""
     low, high = np.exp(-solvers.coefficients(interpolant, np.array([interpolant.t_max, interpolant.t_min])).log_snr)
-    low, high = max(low, sigma_min), min(high, sigma_max)
+    low, high = max(low, sigma_min / interpolant.source_std), min(high, sigma_max / interpolant.source_std)
 
     def levels(n: int) -> Float64[np.ndarray, " n"]:
         return -rho * np.log(np.linspace(high ** (1 / rho), low ** (1 / rho), n))
