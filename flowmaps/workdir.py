@@ -38,6 +38,9 @@ FREE = (
 the devices it is spread over, and where its data lie (the run knows them by their fingerprint). Any other field would
 make what is learned another, and the run with it."""
 
+NOTHING = ("absent", None)
+"""A field that an earlier version did not have, and one that is not set, are the same."""
+
 PRODUCTS = (
     "checkpoints",
     "config.json",
@@ -128,7 +131,12 @@ def _differences(config: ConfigDict, workdir: Path) -> Iterator[str]:
         saved, given = dict(_fields(_read(path))), dict(_fields(plain(config)))
         for name in sorted(saved.keys() | given.keys()):
             before, after = saved.get(name, "absent"), given.get(name, "absent")
-            if before != after and not any(name == free or name.startswith(f"{free}.") for free in FREE):
+            nothing = before in NOTHING and after in NOTHING
+            if (
+                before != after
+                and not nothing
+                and not any(name == free or name.startswith(f"{free}.") for free in FREE)
+            ):
                 yield f"{name} {before} -> {after}"
 
 

@@ -66,6 +66,13 @@ def test_an_infinite_value_is_kept_in_strict_json(tmp_path):
         workdir.check(make_config(), tmp_path)
 
 
+def test_a_field_that_is_not_set_may_be_new(tmp_path):
+    workdir.begin(make_config(), tmp_path)
+    config = make_config()
+    config.teacher = placeholder(str)
+    workdir.check(config, tmp_path)
+
+
 def test_a_field_that_only_one_of_them_has_counts(tmp_path):
     workdir.begin(make_config(), tmp_path)
     other = make_config()
