@@ -95,9 +95,9 @@ def test_pixels_are_those_of_pil(celeb_a, download):
 
 
 def celeba_config(folder):
-    """The real config, shrunk only in width, depth, heads and batch."""
+    """The real config, shrunk only in width, depth and batch."""
     config = shortcut_celeba.get_config()
-    config.network.update(width=16, depth=1, heads=2)
+    config.network.update(width=24, depth=1)
     config.train.update(batch_size=32, steps=2)
     config.data.dir = str(folder)
     return config.lock()
