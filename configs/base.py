@@ -20,6 +20,7 @@ def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
 
 
 DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75}
+"""Of each number of an example, by data set."""
 
 
 def get_config() -> ConfigDict:
@@ -80,9 +81,7 @@ def get_config() -> ConfigDict:
 
     config.sample = ConfigDict()
     config.sample.sampler = "default"  # default | one_step | composed | renoising | gamma | diagonal
-    config.sample.solver = (
-        ""  # of the ODE or SDE on the diagonal, such as "unipc" or "ddim(eta=0.5)"; "": by the sampler
-    )
+    config.sample.solver = ""  # of the ODE or SDE on the diagonal, such as "ddim(eta=0.5)"; "": the sampler's own
     config.sample.gamma = 0.5  # of the sampler `gamma`
     config.sample.grid = "uniform"  # uniform | log_snr | karras | shifted | given, such as "karras(rho=5)"
     config.sample.steps = (1, 2, 4, 8, 16)  # rows of the picture, all from the same noise

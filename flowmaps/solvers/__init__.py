@@ -22,7 +22,6 @@ from jaxtyping import Float, Float64, Int
 from flowmaps import lookup, rows
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Ends, Interpolant
-from flowmaps.rows import expand
 from flowmaps.types import Array, Cond, Grid, Keys, Velocity, evaluations
 
 Points = Float[Array, "b *d"]
@@ -138,9 +137,7 @@ def plain_ends(solve: Callable[..., Trajectory]) -> Callable[..., Trajectory]:
 
     def whole(velocity: Velocity, interpolant: Interpolant, x: Points, grid: Grid, keys: Keys, cond: Cond, **options):
         def ddim(x, s, t, number):
-            source, data = ends(velocity, interpolant, x, s, cond)
-            moved = expand(interpolant.alpha.value(t), x) * data + expand(interpolant.beta.value(t), x) * source
-            return moved, evaluations(velocity)
+            return interpolant.point(*ends(velocity, interpolant, x, s, cond), t), evaluations(velocity)
 
         finite = np.isfinite(coefficients(interpolant, grid).log_snr)
         if not finite[1:-1].all():
@@ -155,7 +152,7 @@ def plain_ends(solve: Callable[..., Trajectory]) -> Callable[..., Trajectory]:
             parts.append(march(ddim, parts[-1].x, grid[-2:]))
         return joined(parts)
 
-    whole.__wrapped__ = solve
+    whole.__wrapped__ = solve  # whose options are those of the whole
     return whole
 
 

@@ -77,9 +77,7 @@ def solve(
     def last(x, s, t, number):
         if final == "mean":
             return x + expand(t - s, x) * drift(x, s), evaluations(velocity)
-        source, data = solvers.ends(velocity, interpolant, x, s, cond)
-        denoised = expand(interpolant.alpha.value(t), x) * data + expand(interpolant.beta.value(t), x) * source
-        return denoised, evaluations(velocity)
+        return interpolant.point(*solvers.ends(velocity, interpolant, x, s, cond), t), evaluations(velocity)
 
     if final == "noise":
         return solvers.march(noisy, x, grid)
