@@ -5,7 +5,8 @@ Found by the names of this package's files, with options in brackets: "euler", "
     solve(velocity, interpolant, x, grid, keys, cond, **options) -> Trajectory
 
 from x at grid[0] to grid[-1], one step an interval; denoiser, noise and score are the interpolant's conversions of the
-velocity. `velocity` is read as velocity(x, t, t, cond). Solvers that are random draw from `keys`, the others do not.
+velocity, which is read as velocity(x, t, t, cond). One that adds noise draws it from `keys`, and its file says so by
+ADDS_NOISE: True, or the name of the option that turns it on.
 """
 
 import sys
@@ -32,18 +33,6 @@ GIVEN = ("velocity", "interpolant", "x", "grid", "keys", "cond")
 """What the program gives to every solver."""
 GAVE_UP = -1
 """The count of evaluations of an adaptive solver that did not reach its tolerance."""
-
-
-RANDOM = {
-    "ancestral": None,
-    "annealed_langevin": None,
-    "ddim": "eta",
-    "edm_heun": "churn",
-    "euler_maruyama": None,
-    "predictor_corrector": None,
-    "stochastic_heun": None,
-}
-"""Solvers that add noise -> the option that turns it on; None: they always do."""
 
 
 class Trajectory(NamedTuple):
@@ -168,7 +157,8 @@ def needs_score(solver: str) -> bool:
     """Whether it adds noise, and so takes the velocity's conversions for the score: true of a Gaussian source that is
     independent of the data, and of no other coupling."""
     name, chosen = lookup.parse_call("solver", solver)
-    return name in RANDOM and (RANDOM[name] is None or bool(chosen.get(RANDOM[name], 0)))
+    adds_noise = getattr(_module(name), "ADDS_NOISE", False)
+    return bool(chosen.get(adds_noise, 0)) if isinstance(adds_noise, str) else adds_noise
 
 
 def names() -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from flowmaps.types import Cond, Grid, Keys, Velocity, evaluations
 
 VARIANCES = {"small": ddim.posterior_std, "large": ddim.transition_std}
 
+ADDS_NOISE = True
+
 
 def solve(
     velocity: Velocity,

@@ -18,6 +18,8 @@ from flowmaps.types import Cond, Grid, Keys, Velocity, evaluations
 
 CONVENTIONS = {"paper": 1.0, "released": 2.0}
 
+ADDS_NOISE = True
+
 
 def solve(
     velocity: Velocity,

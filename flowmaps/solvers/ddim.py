@@ -11,6 +11,8 @@ from flowmaps.interpolants import Interpolant
 from flowmaps.rows import expand
 from flowmaps.types import Cond, Grid, Keys, Velocity, evaluations
 
+ADDS_NOISE = "eta"
+
 
 def solve(
     velocity: Velocity,

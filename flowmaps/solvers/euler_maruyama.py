@@ -6,6 +6,8 @@ from flowmaps.rows import expand
 from flowmaps.solvers import _sde
 from flowmaps.types import Cond, Grid, Keys, Velocity
 
+ADDS_NOISE = True
+
 
 def solve(
     velocity: Velocity,

@@ -13,6 +13,8 @@ from flowmaps.rows import expand
 from flowmaps.solvers import _sde, ddim
 from flowmaps.types import Cond, Grid, Keys, Velocity, evaluations
 
+ADDS_NOISE = True
+
 
 def solve(
     velocity: Velocity,
