@@ -8,6 +8,7 @@ of standard deviation `source_std`, score = -N / (beta source_std^2).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +103,7 @@ class Interpolant(NamedTuple):
         a, b, da, db = self._coefficients(t)
         return da / a - db / b
 
+    @partial(jax.jit, static_argnums=0)
     def time_of_level(self, level: Times) -> Times:
         """The time at which beta / alpha, which falls with time, has the given value: by bisection, to rounding;
         t_min or t_max where the path never has it."""

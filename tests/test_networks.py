@@ -1,5 +1,7 @@
 """Networks: exact derivatives, precision, dropout by rows, labels and parameter counts."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,12 +26,15 @@ def build(name, **changed):
 
 
 def perturbed(module, seed=0):
-    """Parameters with every zero-initialised array moved, in the default precision."""
-    params = networks.init(module, jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    moved = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+    """Random parameters of the module, in the default precision, none of them zero."""
+    shapes = jax.eval_shape(partial(networks.init, module), jax.random.key(0))
+    draw = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: jnp.asarray(draw.normal(0, min(0.3, p.shape[0] ** -0.5), p.shape)), shapes)
+
+
+def bound(module, params):
+    """The network as one compiled program."""
+    return jax.jit(networks.bind(module, params))
 
 
 def inputs(module, batch=BATCH):
@@ -45,7 +50,7 @@ def inputs(module, batch=BATCH):
 def test_forward_derivative_against_central_differences(name, through_dropout):
     """In float64, along a random direction of (x, s, t), with the dropout mask held by its keys."""
     module = build(name)
-    net = networks.bind(module, perturbed(module))
+    net = bound(module, perturbed(module))
     x, s, t, cond = inputs(module)
     dropout = rows.keys(jax.random.key(3), 0, BATCH) if through_dropout else None
 
@@ -66,7 +71,7 @@ def test_forward_derivative_against_central_differences(name, through_dropout):
 def test_rows_do_not_see_each_other(name):
     """A row's output, dropout included, is the same in any batch: masks belong to rows."""
     module = build(name)
-    net = networks.bind(module, perturbed(module))
+    net = bound(module, perturbed(module))
     x, s, t, cond = inputs(module)
     keys = rows.keys(jax.random.key(3), 0, BATCH)
     whole = net(x, s, t, cond, dropout=keys)
@@ -77,7 +82,7 @@ def test_rows_do_not_see_each_other(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_dropout_shares_its_mask_by_its_keys(name):
     module = build(name)
-    net = networks.bind(module, perturbed(module))
+    net = bound(module, perturbed(module))
     arguments = inputs(module)
     keys = rows.keys(jax.random.key(3), 0, BATCH)
     one, same, other, none = (net(*arguments, dropout=k) for k in (keys, keys, rows.fold(keys, 1), None))
@@ -96,7 +101,7 @@ def test_dropout_keeps_the_mean():
 @pytest.mark.parametrize("name", SMALL)
 def test_labels_matter_and_none_is_a_label_of_its_own(name):
     module = build(name)
-    net = networks.bind(module, perturbed(module))
+    net = bound(module, perturbed(module))
     x, s, t, _ = inputs(module)
     outs = [net(x, s, t, {"label": jnp.full(BATCH, label, jnp.int32)}) for label in (0, 1, 2, -1)]
     for i in range(4):
@@ -113,7 +118,7 @@ def test_output_is_float32_with_a_bfloat16_body_and_times_keep_their_precision()
     x, s, t, cond = inputs(module)
 
     def derivative(module):
-        net = networks.bind(module, params)
+        net = bound(module, params)
         return directional_derivative(lambda t: net(x, s, t, cond), (t,), (jnp.ones_like(t),))
 
     (low, d_low), (high, d_high) = derivative(module), derivative(full)
@@ -133,8 +138,8 @@ def test_time_embedding_is_smooth():
 
 def test_adaln_zero_starts_at_zero():
     module = build("dit")
-    out = networks.bind(module, networks.init(module, jax.random.key(0)))(*inputs(module))
-    np.testing.assert_array_equal(out, 0)
+    params = jax.jit(partial(networks.init, module))(jax.random.key(0))
+    np.testing.assert_array_equal(bound(module, params)(*inputs(module)), 0)
 
 
 def count(module):

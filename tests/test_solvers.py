@@ -153,8 +153,8 @@ def moments(monkeypatch, solver, path, grid, velocity=None, draws=None):
 
     still = jnp.zeros(draws or len(grid) - 1)
     x = jnp.array(mean)
-    by_start, by_noise = jax.jit(jax.jacfwd(solution, (0, 1)))(x, still)
-    return solution(x, still), by_start**2 * variance + (by_noise**2).sum(1)
+    path, (by_start, by_noise) = jax.jit(lambda *at: (solution(*at), jax.jacfwd(solution, (0, 1))(*at)))(x, still)
+    return path, by_start**2 * variance + (by_noise**2).sum(1)
 
 
 def marginal(path, t):
@@ -284,11 +284,13 @@ def test_adaptive_steps_reach_their_tolerance(problems):
     grid = grid_of("uniform", path, 4)
     counts = []
     for rtol in (1e-3, 1e-6, 1e-9):
-        out = solvers.load(f"dopri5(rtol={rtol},atol={rtol})")(velocity, path, x, grid, keys(COUNT), {})
+        run = solvers.load(f"dopri5(rtol={rtol},atol={rtol})")
+        out = jax.jit(lambda x: run(velocity, path, x, grid, keys(COUNT), {}))(x)  # noqa: B023
         assert np.median(np.abs(out.x - exact)) < 10 * rtol
         counts.append(int(out.nfe))
     assert counts == sorted(counts) and counts[-1] > 2 * counts[0]
-    given_up = solvers.load("dopri5(rtol=1e-9,atol=1e-9,max_steps=3)")(velocity, path, x, grid, keys(COUNT), {})
+    run = solvers.load("dopri5(rtol=1e-9,atol=1e-9,max_steps=3)")
+    given_up = jax.jit(lambda x: run(velocity, path, x, grid, keys(COUNT), {}))(x)
     assert given_up.nfe == solvers.GAVE_UP
 
 
