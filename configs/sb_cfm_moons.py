@@ -1,15 +1,13 @@
-"""The Schroedinger bridge's flow (SB-CFM, arXiv:2302.00482, sigma 0.2) on two moons.
+"""The Schroedinger bridge's flow and score (SB-CFM, [SF]2M; arXiv:2307.03672, sigma 0.2) on two moons.
 
 python main.py --config=configs/sb_cfm_moons.py --mode=train
 """
 
-from configs import base
+from configs import base, sb_cfm_checker
 
 
 def get_config():
-    config = base.checker("flow_matching", latent="bridge", sigma=0.2)
-    plan = {"regularization": 2 * 0.2**2, "scale": 1 / 3**0.5}
-    config.coupling = base.part(base.couplings, "optimal_transport", **plan)
+    config = sb_cfm_checker.get_config()
     config.data = base.part(base.data, "moons")
     config.eval.metrics = ("w2", "sliced_w2", "mmd")
     return config

@@ -1,4 +1,4 @@
-"""Couplings: how a source sample x0 is drawn for each data sample x1."""
+"""Couplings: how a source sample x0 is drawn for each data sample x1, or chosen from those that the data bring."""
 
 import math
 from collections.abc import Callable
@@ -13,15 +13,16 @@ from flowmaps import lookup, rows
 from flowmaps.errors import UsageError
 from flowmaps.types import Array, Keys
 
-Coupling = Callable[[Float[Array, "b *d"], Keys], Float[Array, "b *d"]]
-"""(x1, keys) -> x0."""
+Points = Float[Array, "b *d"]
+Coupling = Callable[[Points, Points | None, Keys], Points]
+"""(x1, rows of a second data set or None, keys) -> x0."""
 
 
 def independent(*, scale: float = 1.0) -> Coupling:
-    """x0 from N(0, scale^2 I), independent of x1."""
+    """x0 from N(0, scale^2 I) or the second data set, independent of x1."""
 
-    def draw(x1: Float[Array, "b *d"], keys: Keys) -> Float[Array, "b *d"]:
-        return scale * rows.normal(keys, x1.shape[1:]).astype(x1.dtype)
+    def draw(x1: Points, x0: Points | None, keys: Keys) -> Points:
+        return scale * rows.normal(keys, x1.shape[1:]).astype(x1.dtype) if x0 is None else x0
 
     return draw
 
@@ -37,10 +38,10 @@ def optimal_transport(*, scale: float = 1.0, group: int = 64, regularization: fl
     """
     draw = independent(scale=scale)
 
-    def pair(x1: Float[Array, "b *d"], keys: Keys) -> Float[Array, "b *d"]:
+    def pair(x1: Points, x0: Points | None, keys: Keys) -> Points:
         if x1.shape[0] % group:
             raise UsageError(f"a batch of {x1.shape[0]} rows is not a multiple of coupling.group={group}")
-        x0 = draw(x1, rows.fold(keys, 0))
+        x0 = draw(x1, x0, rows.fold(keys, 0))
         blocks = (v.reshape(-1, group, math.prod(v.shape[1:])) for v in (x1, x0))
         chosen = jax.vmap(partial(partners, regularization=regularization))(
             *blocks, rows.fold(keys, 1).reshape(-1, group)

@@ -35,9 +35,11 @@ from flowmaps.errors import UsageError
 from flowmaps.guidance import ClassifierFree
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
-from flowmaps.predictions import Prediction
 from flowmaps.state import TrainState
 from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity
+
+Reading = Callable[[Velocity], Velocity]
+"""A network as a function -> the velocity that it stands for."""
 
 
 class Experiment(NamedTuple):
@@ -47,8 +49,8 @@ class Experiment(NamedTuple):
     method: Method
     interpolant: Interpolant
     coupling: Coupling
-    predictions: dict[str, Prediction]
-    """By role, of those that are velocities."""
+    readings: dict[str, Reading]
+    """By role, of those that are velocities: what the network's outputs stand for."""
     networks: dict[str, nn.Module]
     """By role."""
     optimizers: dict[str, Optimizer]
@@ -66,7 +68,7 @@ def build(config: ConfigDict) -> Experiment:
         config.interpolant.name, source_std=config.coupling.scale, **options(config.interpolant)
     )
     method = make_method(config, interpolant)
-    dataset = data.load(config.data.name, **options(config.data))
+    dataset = load_data(config.data)
     if config.guidance.scale != 1 and dataset.num_classes == 0:
         raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
     if config.guidance.scale != 1 and config.method.get("label_dropout", 1.0) == 0:
@@ -81,12 +83,19 @@ def build(config: ConfigDict) -> Experiment:
         method=method,
         interpolant=interpolant,
         coupling=couplings.make(config.coupling.name, **options(config.coupling)),
-        predictions=make_predictions(config, interpolant),
-        networks=make_networks(config, method, dataset),
+        readings=make_readings(config, method, interpolant),
+        networks=make_networks(config, method, interpolant, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
         mesh=mesh,
     )
+
+
+def load_data(section: ConfigDict) -> data.Dataset:
+    """The data set of a section, with that of its `source` to start from where it has one."""
+    chosen = {name: value for name, value in options(section).items() if name != "source"}
+    dataset = data.load(section.name, **chosen)
+    return data.paired(dataset, load_data(section.source)) if "source" in section else dataset
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -112,7 +121,9 @@ def make_method(config: ConfigDict, interpolant: Interpolant) -> Method:
     return lookup.call(f"method {name}", methods.load(name).make, given, options(config.method))
 
 
-def make_networks(config: ConfigDict, method: Method, dataset: data.Dataset) -> dict[str, nn.Module]:
+def make_networks(
+    config: ConfigDict, method: Method, interpolant: Interpolant, dataset: data.Dataset
+) -> dict[str, nn.Module]:
     """The network of every role: the student's, and those that the method owns."""
     missing = [role for role in method.owners if "network" not in config.players.get(role, {})]
     if missing:
@@ -121,18 +132,36 @@ def make_networks(config: ConfigDict, method: Method, dataset: data.Dataset) -> 
             f"set config.players.{missing[0]}.network"
         )
     sections = {"student": config.network, **{role: config.players[role].network for role in method.owners}}
+    outputs = {"student": method.heads}
     if teacher := teacher_section(config):
         sections["teacher"] = teacher.network
+        outputs["teacher"] = make_method(teacher, interpolant).heads
     given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
-    return {role: networks.make(s.name, **given, **options(s)) for role, s in sections.items()}
+    return {
+        role: networks.make(section.name, **given, outputs=outputs.get(role, 1), **options(section))
+        for role, section in sections.items()
+    }
 
 
-def make_predictions(config: ConfigDict, interpolant: Interpolant) -> dict[str, Prediction]:
-    """What the output of the student, and of the teacher where there is one, means."""
-    sections = {"student": config.prediction}
+def make_readings(config: ConfigDict, method: Method, interpolant: Interpolant) -> dict[str, Reading]:
+    """What the outputs of the student, and of the teacher where there is one, stand for."""
+    readings = {"student": reading(config, method, interpolant)}
     if teacher := teacher_section(config):
-        sections["teacher"] = teacher.prediction
-    return {role: predictions.make(s.name, interpolant=interpolant, **options(s)) for role, s in sections.items()}
+        readings["teacher"] = reading(teacher, make_method(teacher, interpolant), interpolant)
+    return readings
+
+
+def reading(config: ConfigDict, method: Method, interpolant: Interpolant) -> Reading:
+    """Network -> velocity: by the config's prediction, or by the method where it reads several heads.
+
+    Raises UsageError where the config asks for both.
+    """
+    name = config.prediction.name
+    if method.heads == 1:
+        return predictions.make(name, interpolant=interpolant, **options(config.prediction))
+    if name != "velocity":
+        raise UsageError(f"method {config.method.name!r} reads its network itself: set prediction.name to 'velocity'")
+    return method.model or (lambda network: network)
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
@@ -225,7 +254,7 @@ def binds(exp: Experiment) -> dict[str, step_.Bind]:
 def bind(exp: Experiment, role: str, params: Params) -> Callable:
     """The role's network with its parameters, its output read as its prediction says."""
     network = networks.bind(exp.networks[role], params)
-    return exp.predictions[role](network) if role in exp.predictions else network
+    return exp.readings[role](network) if role in exp.readings else network
 
 
 def student(exp: Experiment, params: Params) -> Velocity:
@@ -252,10 +281,13 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
             return exp.method.sampler
         chosen = "diagonal"
     solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
-    if exp.config.coupling.name != "independent" and solvers.needs_score(solver):
+    learned_noise = exp.method.model is not None
+    gaussian = exp.config.coupling.name == "independent" and exp.dataset.source is None and not learned_noise
+    readable = learned_noise and exp.config.guidance.scale == 1
+    if not gaussian and solvers.needs_gaussian_source(solver, learned_noise=readable):
         raise UsageError(
-            f"solver {solver!r} needs the score, which the velocity of a model trained with coupling "
-            f"{exp.config.coupling.name!r} does not have: choose one without noise"
+            f"solver {solver!r} needs the score, which the velocity has for a Gaussian source independent of the data "
+            "alone: choose one without noise, or for a stochastic interpolant euler_maruyama without guidance"
         )
     return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
 
@@ -267,8 +299,14 @@ def start_from(exp: Experiment, workdir: Path) -> Params:
     """
     config = trained.read(workdir, "init_from")
     trained.check_same(config, exp.config, ("network", "prediction", "interpolant", "coupling.scale"), "init_from")
+    method = make_method(config, exp.interpolant)
+    if method.heads != exp.method.heads:
+        raise UsageError(
+            f"init_from={str(workdir)!r} is of another kind: its network has {method.heads} outputs, and this method "
+            f"reads {exp.method.heads}"
+        )
     params = trained.averaged_student(workdir, config, abstract_state(exp).params["student"])
-    if not make_method(config, exp.interpolant).diagonal_only:
+    if not method.diagonal_only:
         return params
     return networks.load(config.network.name).without_end_time(params)
 

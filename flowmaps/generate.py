@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Int
 
-from flowmaps import experiment, rows, sharding, solvers
+from flowmaps import data, experiment, rows, sharding, solvers
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.solvers import grids
@@ -53,6 +53,13 @@ def noise(exp: Experiment, keys: Keys) -> Float[Array, "b *d"]:
     return exp.interpolant.source_std * rows.normal(rows.fold(keys, 0), exp.dataset.shape)
 
 
+def given_source(exp: Experiment, seed: int, first: int, count: int) -> Float[np.ndarray, "b *d"] | None:
+    """x0 of the samples first, ..., first + count - 1 from the second data set, where there is one."""
+    if exp.dataset.source is None:
+        return None
+    return data.draw(exp.dataset.source, np.arange(first, first + count), seed)
+
+
 def condition(exp: Experiment, indices: Int[Array | np.ndarray, " b"]) -> Cond:
     """The labels of the samples with these indices: balanced over the classes, where there are any."""
     classes = exp.dataset.num_classes
@@ -76,16 +83,19 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int) -> Pr
     batch_size = -(-batch_size // exp.mesh.size) * exp.mesh.size
 
     @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
-    def generate(params: Params, seed: Array, first: Array, grid: tuple[float, ...]) -> tuple[Array, Array]:
+    def generate(
+        params: Params, x0: Array | None, seed: Array, first: Array, grid: tuple[float, ...]
+    ) -> tuple[Array, Array]:
         indices = lax.with_sharding_constraint(first + jnp.arange(batch_size), sharding.rows(exp.mesh))
         keys = sample_keys(seed, indices)
-        start = exp.interpolant.start(noise(exp, keys), grid[0])
+        start = exp.interpolant.start(noise(exp, keys) if x0 is None else x0, grid[0])
         roles = experiment.roles_for_sampling(exp, params)
         made = sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices))
         return made.x, made.nfe
 
     def batch(params: Params, seed: int, first: int, grid: Grid) -> tuple[Array, Array]:
-        return generate(params, seed, first, grid=tuple(map(float, grid)))
+        x0 = given_source(exp, seed, first, batch_size)
+        return generate(params, x0, seed, first, grid=tuple(map(float, grid)))
 
     return Program(batch, batch_size, description(sample))
 
@@ -117,11 +127,12 @@ def trajectories(
     sample, indices = experiment.sampler(exp), np.arange(num_samples)
 
     @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
-    def states(params: Params, grid: tuple[float, ...]) -> Array:
+    def states(params: Params, x0: Array | None, grid: tuple[float, ...]) -> Array:
         keys = sample_keys(seed, indices)
-        start = exp.interpolant.start(noise(exp, keys), grid[0])
+        start = exp.interpolant.start(noise(exp, keys) if x0 is None else x0, grid[0])
         roles = experiment.roles_for_sampling(exp, params)
         return sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices)).path
 
+    x0 = given_source(exp, seed, 0, num_samples)
     for steps in step_counts:
-        yield np.asarray(states(params, grid=tuple(map(float, time_grid(exp, steps)))))
+        yield np.asarray(states(params, x0, grid=tuple(map(float, time_grid(exp, steps)))))

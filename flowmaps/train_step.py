@@ -58,7 +58,7 @@ def make(
         key = jax.random.fold_in(jax.random.key(seed), STREAMS["rows"])
         keys = rows.keys(key, state.step, batch["x1"].shape[0])
         keys = lax.with_sharding_constraint(keys, sharding.rows(mesh))
-        batch = {"x0": coupling(batch["x1"], rows.fold(keys, 0)), **batch}
+        batch = {**batch, "x0": coupling(batch["x1"], batch.get("x0"), rows.fold(keys, 0))}
         metrics, outcomes = {}, []
         for stream, player in enumerate(method.losses, start=1):
             update = partial(take_turn, player, batch=batch, keys=rows.fold(keys, stream))

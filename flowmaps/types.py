@@ -42,6 +42,38 @@ class Velocity(Protocol):
     ) -> Float[Array, "b *d"]: ...
 
 
+@runtime_checkable
+class Manyheaded(Velocity, Protocol):
+    """A velocity whose network has further outputs."""
+
+    def heads(
+        self,
+        x: Float[Array, "b *d"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> tuple[Float[Array, "b *d"], ...]:
+        """All outputs, from one evaluation."""
+        ...
+
+
+@runtime_checkable
+class Noisy(Velocity, Protocol):
+    """A velocity that knows the Gaussian part of x_t by itself; of others it is the source's, beta x0."""
+
+    def velocity_and_noise(
+        self, x: Float[Array, "b *d"], t: Float[Array, " b"], cond: Cond
+    ) -> tuple[Float[Array, "b *d"], Float[Array, "b *d"]]:
+        """b_t(x), and E[source_std z | x_t = x] for the part level(t) source_std z; from one evaluation."""
+        ...
+
+    def level(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
+        """That part's standard deviation, in units of source_std."""
+        ...
+
+
 def evaluations(velocity: Velocity) -> int:
     """Network evaluations that one call of `velocity` costs: 1, or what a transform such as guidance says."""
     return getattr(velocity, "evaluations", 1)
@@ -110,3 +142,7 @@ class Method(NamedTuple):
     stages: tuple[Stage, ...] = ()
     diagonal_only: bool = False
     """Whether it trains v_{t,t} alone, so that its network has learned nothing about a second time."""
+    heads: int = 1
+    """Outputs of the student's network, of which the first stands for its velocity; more are read by student.heads."""
+    model: Callable[[Velocity], Velocity] | None = None
+    """The network with its heads -> the student's velocity; None: the first head as it is."""

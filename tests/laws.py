@@ -49,12 +49,46 @@ COUNT = 6
 
 
 def stray(exact: Velocity, theta: Array) -> Velocity:
-    """The exact map's velocity plus theta times the basis."""
+    """The exact map's velocity plus theta times the basis, and so each of its heads, where it has several."""
+
+    def field(x, s, t):
+        return jnp.einsum("k,kbd->bd", theta, perturbations(x, s, t))
 
     def velocity(x, s, t, cond, *, dropout=None):
-        return exact(x, s, t, cond) + jnp.einsum("k,kbd->bd", theta, perturbations(x, s, t))
+        return exact(x, s, t, cond) + field(x, s, t)
 
+    def heads(x, s, t, cond, *, dropout=None):
+        return tuple(head + field(x, s, t) for head in exact.heads(x, s, t, cond))
+
+    velocity.heads = heads
     return velocity
+
+
+class Interpolated(NamedTuple):
+    """The exact heads (v, eta) of a stochastic interpolant on the path LINEAR, and its exact velocity and score."""
+
+    oracle: closed_forms.Oracle
+    """Of the path whose source is x0 and the latent together."""
+    latent: Callable
+
+    def heads(self, x: Array, s: Array, t: Array, cond, *, dropout=None) -> tuple[Array, Array]:
+        data = self.oracle.ends(x, s).data
+        fall, gamma = ((1 - s) * SOURCE_STD)[:, None], self.latent(s)[:, None]
+        unit = (x - s[:, None] * data) / (fall**2 + gamma**2)
+        return data - fall * SOURCE_STD * unit, gamma * unit
+
+    def __call__(self, x: Array, s: Array, t: Array, cond, *, dropout=None) -> Array:
+        return self.heads(x, s, t, cond)[0]
+
+
+def interpolated(law: str, latent: Callable) -> Interpolated:
+    """For data of LAWS[law]: source and latent are Gaussian, and so their sum is the source of a path with a wider
+    beta."""
+
+    def width(t):
+        return jnp.sqrt(((1 - t) * SOURCE_STD) ** 2 + latent(t) ** 2) / SOURCE_STD
+
+    return Interpolated(LAWS[law](interpolants.path(lambda t: t, width, source_std=SOURCE_STD)), latent)
 
 
 def draw_batch(sample: Callable, keys: Array) -> dict[str, Array]:

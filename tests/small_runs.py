@@ -11,9 +11,9 @@ from flowmaps import experiment, workdir
 from flowmaps.checkpoints import Checkpoints
 
 
-def plane(**fields):
+def plane(method="lsd", **fields):
     """A config of the checkerboard, whose `fields` (dots as __) are set."""
-    config = base.checker("lsd")
+    config = base.checker(method)
     return _set(config, {"eval__num_samples": 400, "eval__batch_size": 160, "eval__metrics": ("sliced_w2",)} | fields)
 
 

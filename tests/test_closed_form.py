@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.lax import stop_gradient
-from laws import COUNT, LAWS, LINEAR, SOURCE_STD, draw_batch, euler_map, gradients, stray
+from laws import COUNT, LAWS, LINEAR, draw_batch, euler_map, gradients, interpolated, stray
 
-from flowmaps import interpolants, methods, rows, times
+from flowmaps import methods, rows, times
 from flowmaps.identities import directional_derivative, eulerian
+from flowmaps.methods import stochastic_interpolant
 from flowmaps.rows import expand
 from flowmaps.types import Loss, Method, Roles
 from flowmaps.weightings import squared
@@ -25,6 +26,7 @@ VARIANTS = {
     "diffusion": [{}, {"weighting": "constant"}, {"weighting": "truncated_snr"}, {"weighting": "min_snr"}],
     "score_matching": [{}, {"objective": "implicit"}, {"objective": "sliced"}],
     "shortcut": [{"levels": 4}, {"levels": 4, "smallest": "released", "flow_times": "grid", "clip": 4.0}],
+    "stochastic_interpolant": [{"latent": name, "scale": 0.2} for name in ("bridge", "sine", "constant")],
     "mean_flow": [PLAIN, {**PLAIN, "tangent": "model"}, {}, {"power": 0.5}],
 }
 """The options under test; a method that is not listed is tested with its defaults."""
@@ -40,11 +42,14 @@ def adaptive(options: dict) -> bool:
     return options.get("power", 1.0 if options == {} else 0.0) > 0
 
 
-def fixed_point(name: str, options: dict, oracle):
-    """The map at which the method rests: the exact one, but for shortcut models Euler's on their grid of times."""
+def fixed_point(name: str, options: dict, law: str):
+    """The map at which the method rests: the exact one, but for shortcut models Euler's on their grid of times, and for
+    stochastic interpolants the heads that make it."""
     if name == "shortcut":
-        return euler_map(oracle, 2 ** options["levels"], options.get("smallest", "instantaneous"))
-    return oracle.average_velocity
+        return euler_map(LAWS[law](), 2 ** options["levels"], options.get("smallest", "instantaneous"))
+    if name == "stochastic_interpolant":
+        return interpolated(law, getattr(stochastic_interpolant, options["latent"])(options["scale"]).value)
+    return LAWS[law]().average_velocity
 
 
 def assert_rests_and_returns(method: Method, oracle, exact) -> None:
@@ -65,24 +70,7 @@ def test_fixed_point(name, options, law):
         pytest.skip("biased there: test_adaptive_weight_is_biased_on_a_mixture")
     oracle = LAWS[law]()
     method = methods.load(name).make(interpolant=LINEAR, total_steps=100, **options)
-    assert_rests_and_returns(method, oracle, fixed_point(name, options, oracle))
-
-
-@pytest.mark.parametrize(
-    ("latent", "beta"),
-    [
-        ("constant", lambda t: jnp.sqrt((1 - t) ** 2 * SOURCE_STD**2 + 0.2**2) / SOURCE_STD),
-        ("bridge", lambda t: jnp.sqrt((1 - t) ** 2 * SOURCE_STD**2 + 0.2**2 * t * (1 - t)) / SOURCE_STD),
-    ],
-)
-@pytest.mark.parametrize("law", LAWS)
-def test_flow_matching_with_a_latent_rests_at_the_wider_paths_velocity(latent, beta, law):
-    """Source and latent are Gaussian, and so their sum is the source of a path with a wider beta."""
-    oracle = LAWS[law](interpolants.path(lambda t: t, beta, source_std=SOURCE_STD))
-    method = methods.load("flow_matching").make(
-        interpolant=LINEAR, total_steps=100, latent=latent, sigma=0.2, law=("logit_normal", 0.0, 0.5)
-    )
-    assert_rests_and_returns(method, oracle, lambda x, s, t, cond, *, dropout=None: oracle.velocity(x, s))
+    assert_rests_and_returns(method, oracle, fixed_point(name, options, law))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=label)
@@ -95,7 +83,7 @@ def test_no_gradient_reaches_the_target(name, options):
 
     def loss(student_theta, target_theta):
         extras = {"log_variance": lambda s, t: s + t}
-        exact = fixed_point(name, options, oracle)
+        exact = fixed_point(name, options, "gaussian")
         roles = Roles(stray(exact, student_theta), stray(exact, target_theta), stray(exact, target_theta), extras)
         out = method.losses["student"](roles, draw_batch(oracle.sample, keys), keys, jnp.zeros((), jnp.int32))
         return out.per_example.mean()

@@ -23,15 +23,15 @@ def data(*shape):
 
 def test_the_exact_plan_in_one_dimension_is_sorting():
     x1 = data(1)
-    x0 = jax.jit(couplings.make("optimal_transport", group=COUNT))(x1, keys())
+    x0 = jax.jit(couplings.make("optimal_transport", group=COUNT))(x1, None, keys())
     np.testing.assert_array_equal(np.argsort(x0[:, 0]), np.argsort(x1[:, 0]))
 
 
 def test_the_exact_plan_is_scipys_in_every_group():
     """Images too: the draws are those of the independent coupling, in another order inside each group of 32."""
     x1, group = data(2, 2, 1), 32
-    paired = jax.jit(couplings.make("optimal_transport", group=group, scale=0.5))(x1, keys())
-    plain = couplings.make("independent", scale=0.5)(x1, rows.fold(keys(), 0))
+    paired = jax.jit(couplings.make("optimal_transport", group=group, scale=0.5))(x1, None, keys())
+    plain = couplings.make("independent", scale=0.5)(x1, None, rows.fold(keys(), 0))
     for start in range(0, COUNT, group):
         here = slice(start, start + group)
         flat = [np.asarray(v[here]).reshape(group, -1) for v in (x1, plain, paired)]
@@ -39,12 +39,21 @@ def test_the_exact_plan_is_scipys_in_every_group():
         np.testing.assert_allclose(flat[2], flat[1][best], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", couplings.COUPLINGS)
+def test_rows_that_the_data_bring_are_used_each_once(name):
+    """In another order, perhaps: the exact plan of a source that is the data is to leave each row where it is."""
+    x1 = data(2)
+    given = jax.random.permutation(jax.random.key(2), x1)
+    x0 = jax.jit(couplings.make(name, **({"group": COUNT} if name == "optimal_transport" else {})))(x1, given, keys())
+    np.testing.assert_array_equal(x0, x1 if name == "optimal_transport" else given)
+
+
 def test_sinkhorns_plan_lies_between_the_exact_and_the_independent_one():
     """Mean squared distances rise with the regularization, from the least to that of independent pairs."""
     x1 = data(2)
 
     def cost(name, **options):
-        x0 = jax.jit(couplings.make(name, **options))(x1, keys())
+        x0 = jax.jit(couplings.make(name, **options))(x1, None, keys())
         return float(jnp.mean(jnp.sum((x1 - x0) ** 2, axis=1)))
 
     exact = cost("optimal_transport", group=COUNT)
@@ -56,4 +65,4 @@ def test_sinkhorns_plan_lies_between_the_exact_and_the_independent_one():
 
 def test_a_batch_of_part_groups_is_refused():
     with pytest.raises(UsageError, match=r"a batch of 128 rows is not a multiple of coupling\.group=48"):
-        couplings.make("optimal_transport", group=48)(data(2), keys())
+        couplings.make("optimal_transport", group=48)(data(2), None, keys())

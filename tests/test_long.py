@@ -12,6 +12,8 @@ from flowmaps import experiment
 
 CHUNK = 1_000
 """Steps that run as one program."""
+OPTIMIZED = {"xla_backend_optimization_level": 3}
+"""Unlike the programs of other tests."""
 
 
 def losses(config, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +21,7 @@ def losses(config, steps: int) -> tuple[np.ndarray, np.ndarray]:
     exp = experiment.build(config)
     take, size = experiment.train_step(exp), config.train.batch_size
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=OPTIMIZED)
     def train(state, x1):
         def step(state, x1):
             state, measured = take(state, {"x1": x1})

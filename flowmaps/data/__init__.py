@@ -10,8 +10,9 @@ from typing import Any
 from flowmaps import lookup
 from flowmaps.data._dataset import ENDLESS, Dataset, Source
 from flowmaps.data._loader import Loader, loader
+from flowmaps.data._paired import draw, paired
 
-__all__ = ["ENDLESS", "Dataset", "Loader", "Source", "load", "loader", "names", "options"]
+__all__ = ["ENDLESS", "Dataset", "Loader", "Source", "draw", "load", "loader", "names", "options", "paired"]
 
 
 def load(name: str, **chosen) -> Dataset:

@@ -45,6 +45,8 @@ class Dataset(NamedTuple):
     """A hash of the content, or of the law and its parameters."""
     log_density: Callable[[np.ndarray], np.ndarray] | None = None
     """Of a plane with a closed form: x [N, 2] -> [N], -inf outside the support."""
+    source: Source | None = None
+    """Held-out rows of a second data set, from which generation starts; None: from Gaussian noise."""
 
 
 def fingerprint(*facts: Any) -> str:

@@ -21,7 +21,10 @@ NUM_SAMPLES = 297
 
 
 def nll(velocity, interpolant, dataset, seed: int, num_samples: int = NUM_SAMPLES) -> tuple[dict[str, float], int]:
-    """The mean over held-out data, and the evaluations that the hardest of them took."""
+    """The mean over held-out data, and the evaluations that the hardest of them took. Raises UsageError where x0 is not
+    Gaussian, and the source's density not known."""
+    if dataset.source is not None:
+        raise UsageError("metric 'nll' needs a Gaussian source, and this run starts from data.source: leave it out")
     x, label = held_out(dataset, seed, num_samples)
     cond = {"label": jnp.asarray(label)} if dataset.num_classes else {}
     keys = rows.keys(jax.random.key(seed), 0, len(x))

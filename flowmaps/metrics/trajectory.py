@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowmaps import rows, solvers
+from flowmaps import data, rows, solvers
 from flowmaps.metrics import ModelMetric
 
 STEPS = 128
@@ -19,18 +19,21 @@ NUM_SAMPLES = 512
 
 
 def ways(velocity, interpolant, dataset, seed: int, num_samples: int = NUM_SAMPLES) -> tuple[dict[str, float], int]:
-    """Both of `num_samples` ways from the source's noise."""
+    """Both of `num_samples` ways from the source."""
     keys = rows.keys(jax.random.key(seed), 0, num_samples)
     label = jnp.arange(num_samples, dtype=jnp.int32) % max(dataset.num_classes, 1)
     cond = {"label": label} if dataset.num_classes else {}
     grid = np.linspace(interpolant.t_min, interpolant.t_max, STEPS + 1)
 
     @jax.jit
-    def walk(keys, cond):
-        x = interpolant.start(interpolant.source_std * rows.normal(keys, dataset.shape))
-        return solvers.load("euler")(velocity, interpolant, x, grid, keys, cond)
+    def walk(x0, cond):
+        return solvers.load("euler")(velocity, interpolant, interpolant.start(x0), grid, keys, cond)
 
-    out = walk(keys, cond)
+    if dataset.source is None:
+        x0 = interpolant.source_std * rows.normal(keys, dataset.shape)
+    else:
+        x0 = jnp.asarray(data.draw(dataset.source, np.arange(num_samples), seed))
+    out = walk(x0, cond)
     path = np.asarray(out.path, np.float64).reshape(STEPS + 1, num_samples, -1)
     return {"straightness": straightness(path), "curvature": curvature(path)}, int(out.nfe)
 

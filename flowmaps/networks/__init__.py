@@ -3,17 +3,17 @@ its data; a module is bound to its parameters to become a plain callable, and lo
 """
 
 import sys
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 from jaxtyping import Key
 
 from flowmaps import lookup
+from flowmaps.errors import UsageError
 from flowmaps.types import Array, Params
 
-GIVEN = ("shape", "num_classes")
+GIVEN = ("shape", "num_classes", "outputs")
 """What the program gives to every network."""
 LINEN = ("parent", "name")
 """What Linen adds to every module's arguments."""
@@ -34,9 +34,16 @@ def names() -> tuple[str, ...]:
     return tuple(n for n in lookup.modules(sys.modules[__name__]) if hasattr(load(n), "make"))
 
 
-def make(name: str, *, shape: tuple[int, ...], num_classes: int, **chosen: Any) -> nn.Module:
-    """The network `name` for examples of `shape` and `num_classes` classes (0: none). Raises UsageError."""
+def make(name: str, *, shape: tuple[int, ...], num_classes: int, outputs: int = 1, **chosen: Any) -> nn.Module:
+    """The network `name` for examples of `shape` and `num_classes` classes (0: none), with so many outputs like x.
+
+    Raises UsageError for an unknown name or option, or a network that has no further outputs.
+    """
     given = {"shape": tuple(shape), "num_classes": num_classes}
+    if outputs > 1:
+        if "outputs" not in lookup.options(load(name).make):
+            raise UsageError(f"network {name!r} has one output, and this method reads {outputs}")
+        given["outputs"] = outputs
     return lookup.call(f"network {name}", load(name).make, given, chosen)
 
 
@@ -45,10 +52,22 @@ def init(module: nn.Module, key: Key[Array, ""]) -> Params:
     return module.init(key, *module.inputs())["params"]
 
 
-def bind(module: nn.Module, params: Params) -> Callable:
-    """The module as a function of its inputs alone: a Velocity, or an extra role such as a log-variance head."""
+class Network(NamedTuple):
+    """A module as a function of its inputs alone: a Velocity, or an extra role such as a log-variance head."""
 
-    def apply(*inputs: Any, **keywords: Any) -> Array:
-        return module.apply({"params": params}, *inputs, **keywords)
+    module: nn.Module
+    params: Params
 
-    return apply
+    def __call__(self, *inputs: Any, **keywords: Any) -> Array:
+        """The module's output; of several the first."""
+        return self.heads(*inputs, **keywords)[0]
+
+    def heads(self, *inputs: Any, **keywords: Any) -> tuple[Array, ...]:
+        """All outputs, from one evaluation."""
+        out = self.module.apply({"params": self.params}, *inputs, **keywords)
+        return out if isinstance(out, tuple) else (out,)
+
+
+def bind(module: nn.Module, params: Params) -> Network:
+    """The module with its parameters: losses see nothing else of it."""
+    return Network(module, params)

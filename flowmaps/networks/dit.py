@@ -76,6 +76,8 @@ class Dit(nn.Module):
 
     shape: tuple[int, ...]
     num_classes: int
+    outputs: int = 1
+    """Of several each is like x, and the call gives a tuple of them."""
     patch: int = 2
     width: int = 384
     depth: int = 12
@@ -93,7 +95,7 @@ class Dit(nn.Module):
         cond: Cond,
         *,
         dropout: Keys | None = None,
-    ) -> Float[Array, "b h w c"]:
+    ) -> Float[Array, "b h w c"] | tuple[Float[Array, "b h w c"], ...]:
         batch, height, width, channels = x.shape
         if height % self.patch or width % self.patch:
             raise UsageError(f"{height}x{width} cannot be cut into patches of {self.patch}: set network.patch")
@@ -109,9 +111,11 @@ class Dit(nn.Module):
         zero = nn.initializers.zeros_init()
         shift, scale = jnp.split(nn.Dense(2 * self.width, kernel_init=zero)(nn.silu(c)), 2, axis=-1)
         out = modulate(h.astype(c.dtype), shift, scale)
-        out = nn.Dense(self.patch**2 * channels, kernel_init=zero)(out)
-        out = out.reshape(batch, rows, columns, self.patch, self.patch, channels).swapaxes(2, 3)
-        return out.reshape(x.shape).astype(jnp.promote_types(x.dtype, jnp.float32))
+        out = nn.Dense(self.outputs * self.patch**2 * channels, kernel_init=zero)(out)
+        out = out.astype(jnp.promote_types(x.dtype, jnp.float32))
+        heads = jnp.moveaxis(out.reshape(batch, rows, columns, self.outputs, self.patch, self.patch, channels), 3, 0)
+        heads = tuple(head.swapaxes(2, 3).reshape(x.shape) for head in heads)
+        return heads[0] if self.outputs == 1 else heads
 
     def inputs(self) -> tuple:
         """Two example rows."""

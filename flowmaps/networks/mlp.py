@@ -18,6 +18,8 @@ class Mlp(nn.Module):
 
     shape: tuple[int, ...]
     num_classes: int
+    outputs: int = 1
+    """Of several each is like x, and the call gives a tuple of them."""
     width: int = 128
     depth: int = 4
     residual: bool = False
@@ -35,7 +37,7 @@ class Mlp(nn.Module):
         cond: Cond,
         *,
         dropout: Keys | None = None,
-    ) -> Float[Array, "b *d"]:
+    ) -> Float[Array, "b *d"] | tuple[Float[Array, "b *d"], ...]:
         flat = x.reshape(x.shape[0], -1) / self.scale
         h = nn.Dense(self.width)(jnp.concatenate([s[:, None], (t - s)[:, None], flat], axis=-1))
         if self.num_classes:
@@ -49,8 +51,9 @@ class Mlp(nn.Module):
                 h = h + row_dropout(update, self.dropout, layer_keys(dropout, layer))
             else:
                 h = row_dropout(nn.gelu(nn.Dense(self.width)(h)), self.dropout, layer_keys(dropout, layer))
-        out = nn.Dense(math.prod(self.shape))(h)
-        return (self.scale * out).reshape(x.shape)
+        out = self.scale * nn.Dense(self.outputs * math.prod(self.shape))(h)
+        heads = tuple(head.reshape(x.shape) for head in jnp.split(out, self.outputs, axis=-1))
+        return heads[0] if self.outputs == 1 else heads
 
     def inputs(self) -> tuple:
         """Two example rows."""

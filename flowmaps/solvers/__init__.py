@@ -6,7 +6,7 @@ Found by the names of this package's files, with options in brackets: "euler", "
 
 from x at grid[0] to grid[-1], one step an interval; denoiser, noise and score are the interpolant's conversions of the
 velocity, which is read as velocity(x, t, t, cond). One that adds noise draws it from `keys`, and its file says so by
-ADDS_NOISE: True, or the name of the option that turns it on.
+ADDS_NOISE: True, or the name of the option that turns it on; READS_LEARNED_NOISE where it knows types.Noisy velocities.
 """
 
 import sys
@@ -23,7 +23,7 @@ from jaxtyping import Float, Float64, Int
 from flowmaps import lookup, rows
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Ends, Interpolant
-from flowmaps.types import Array, Cond, Grid, Keys, Velocity, evaluations
+from flowmaps.types import Array, Cond, Grid, Keys, Noisy, Velocity, evaluations
 
 Points = Float[Array, "b *d"]
 Times = Float[Array, " b"]
@@ -81,6 +81,16 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
 def ends(velocity: Velocity, interpolant: Interpolant, x: Points, t: Times, cond: Cond) -> Ends:
     """E[x0 | x_t = x] and E[x1 | x_t = x], from one evaluation."""
     return interpolant.ends_from_velocity(x, velocity(x, t, t, cond), t)
+
+
+def velocity_and_noise(
+    velocity: Velocity, interpolant: Interpolant, x: Points, t: Times, cond: Cond
+) -> tuple[Points, Points]:
+    """b_t(x) and the mean of the Gaussian part of x_t: the model's own (types.Noisy), or E[x0 | x_t = x]."""
+    if isinstance(velocity, Noisy):
+        return velocity.velocity_and_noise(x, t, cond)
+    v = velocity(x, t, t, cond)
+    return v, interpolant.ends_from_velocity(x, v, t).noise
 
 
 def normal(keys: Keys, number: Array | int, x: Points) -> Points:
@@ -153,12 +163,14 @@ def load(solver: str) -> Callable[..., Trajectory]:
     return partial(solve, **lookup.checked(f"solver {name}", solve, GIVEN, chosen))
 
 
-def needs_score(solver: str) -> bool:
+def needs_gaussian_source(solver: str, *, learned_noise: bool = False) -> bool:
     """Whether it adds noise, and so takes the velocity's conversions for the score: true of a Gaussian source that is
-    independent of the data, and of no other coupling."""
+    independent of the data, and of no other coupling. With noise that the model has learned the SDEs need neither."""
     name, chosen = lookup.parse_call("solver", solver)
-    adds_noise = getattr(_module(name), "ADDS_NOISE", False)
-    return bool(chosen.get(adds_noise, 0)) if isinstance(adds_noise, str) else adds_noise
+    module = _module(name)
+    adds_noise = getattr(module, "ADDS_NOISE", False)
+    adds = bool(chosen.get(adds_noise, 0)) if isinstance(adds_noise, str) else adds_noise
+    return adds and not (learned_noise and getattr(module, "READS_LEARNED_NOISE", False))
 
 
 def names() -> tuple[str, ...]:

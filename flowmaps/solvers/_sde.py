@@ -3,7 +3,8 @@
     dx = (b_t + w(t) score) dt + sqrt(2 w(t)) dW    for any w >= 0,
 
 w in units of the source's variance. w = beta^2 d/dt log(alpha / beta), "reverse", is half the squared diffusion of the
-noising SDE, and the reverse SDE of score-based models.
+noising SDE, and the reverse SDE of score-based models. The score is -E[noise | x_t] / level, for the Gaussian part of
+x_t: beta x0, or the latent of a model that has learned one (types.Noisy).
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from flowmaps import lookup, solvers
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.rows import expand
-from flowmaps.types import Cond, Grid, Keys, Velocity, evaluations
+from flowmaps.types import Cond, Grid, Keys, Noisy, Velocity, evaluations
 
 Drift = Callable[[solvers.Points, solvers.Times], solvers.Points]
 Advance = Callable[[Drift, solvers.Points, solvers.Times, solvers.Times, solvers.Points], solvers.Points]
@@ -54,21 +55,25 @@ def solve(
     """Steps of `advance`, each of `calls` evaluations, with scale * w; the last one as `final` says.
 
     denoise: to alpha E[x1 | x] + beta E[x0 | x], which is Tweedie's estimate where beta = 0; mean: Euler's step along
-    the drift, without noise; noise: as the others. Raises UsageError for an unknown name, or where w / beta is not
+    the drift, without noise; noise: as the others. Raises UsageError for an unknown name, or where w / level is not
     finite at a time at which it is read.
     """
     known = diffusions(interpolant)
     lookup.check_name("diffusion", diffusion, known)
     lookup.check_name("final step", final, FINALS)
-    check(interpolant, known[diffusion], diffusion, grid if final == "noise" and calls > 1 else grid[:-1])
+    level = velocity.level if isinstance(velocity, Noisy) else interpolant.beta.value
 
     def w(t):
         return scale * known[diffusion](t)
 
+    def weight(t):  # of the noise
+        return w(t) / level(t)
+
+    check(weight, diffusion, grid if final == "noise" and calls > 1 else grid[:-1])
+
     def drift(x, t):
-        v = velocity(x, t, t, cond)
-        source = interpolant.ends_from_velocity(x, v, t).noise
-        return v - expand(w(t) / interpolant.beta.value(t), x) * source
+        v, source = solvers.velocity_and_noise(velocity, interpolant, x, t, cond)
+        return v - expand(weight(t), x) * source
 
     def noisy(x, s, t, number):
         increment = expand(jnp.sqrt(2 * w(s) * (t - s)), x) * solvers.noise(interpolant, keys, number, x)
@@ -85,13 +90,12 @@ def solve(
     return solvers.joined([start, solvers.march(last, start.x, grid[-2:])])
 
 
-def check(interpolant: Interpolant, w: Diffusion, diffusion: str, grid: Grid) -> None:
-    """Raises UsageError where w / beta, the weight of the score, is not finite at one of the times."""
+def check(weight: Callable[[solvers.Times], solvers.Times], diffusion: str, grid: Grid) -> None:
+    """Raises UsageError where the weight of the noise in the drift is not finite at one of the times."""
     with jax.ensure_compile_time_eval():
-        t = jnp.asarray(grid, jnp.result_type(float))
-        weight = np.asarray(w(t) / interpolant.beta.value(t))
-    if not np.isfinite(weight).all():
-        time = float(grid[~np.isfinite(weight)][0])
+        finite = np.isfinite(weight(jnp.asarray(grid, jnp.result_type(float))))
+    if not finite.all():
+        time = float(grid[~finite][0])
         raise UsageError(
             f"diffusion {diffusion!r} needs the score at time {time:.4g}, where it is infinite on this path: choose "
             "another, or a grid that stays away, for example sample.grid='uniform(first=0.001)'"

@@ -29,7 +29,7 @@ def solve(
 ) -> solvers.Trajectory:
     """See flowmaps.solvers. corrections: Langevin steps after each step but the last one."""
     diffusion = _sde.diffusions(interpolant)["reverse"]
-    _sde.check(interpolant, diffusion, "reverse", grid[:-1])
+    _sde.check(lambda t: diffusion(t) / interpolant.beta.value(t), "reverse", grid[:-1])
 
     def predicted(x, s, t, number):
         v = velocity(x, s, s, cond)

@@ -8,6 +8,7 @@ from flowmaps.solvers import _sde
 from flowmaps.types import Cond, Grid, Keys, Velocity
 
 ADDS_NOISE = True
+READS_LEARNED_NOISE = True
 
 
 def solve(
