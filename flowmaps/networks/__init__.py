@@ -3,8 +3,9 @@ its data; a module is bound to its parameters to become a plain callable, and lo
 """
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Key
@@ -52,22 +53,16 @@ def init(module: nn.Module, key: Key[Array, ""]) -> Params:
     return module.init(key, *module.inputs())["params"]
 
 
-class Network(NamedTuple):
-    """A module as a function of its inputs alone: a Velocity, or an extra role such as a log-variance head."""
+def bind(module: nn.Module, params: Params) -> Callable:
+    """The module as a function of its inputs alone: a Velocity, or an extra role such as a log-variance head. It gives
+    the module's output, of several the first; all of them, from one evaluation, are its attribute `heads`."""
 
-    module: nn.Module
-    params: Params
-
-    def __call__(self, *inputs: Any, **keywords: Any) -> Array:
-        """The module's output; of several the first."""
-        return self.heads(*inputs, **keywords)[0]
-
-    def heads(self, *inputs: Any, **keywords: Any) -> tuple[Array, ...]:
-        """All outputs, from one evaluation."""
-        out = self.module.apply({"params": self.params}, *inputs, **keywords)
+    def heads(*inputs: Any, **keywords: Any) -> tuple[Array, ...]:
+        out = module.apply({"params": params}, *inputs, **keywords)
         return out if isinstance(out, tuple) else (out,)
 
+    def first(*inputs: Any, **keywords: Any) -> Array:
+        return heads(*inputs, **keywords)[0]
 
-def bind(module: nn.Module, params: Params) -> Network:
-    """The module with its parameters: losses see nothing else of it."""
-    return Network(module, params)
+    first.heads = heads
+    return first
