@@ -19,7 +19,7 @@ def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
     return ConfigDict({"name": name, **package.options(name), **chosen})
 
 
-DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75}
+DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75, "tfds": 0.5}
 """Of each number of an example, by data set."""
 
 
@@ -87,6 +87,9 @@ def get_config() -> ConfigDict:
     config.sample.steps = (1, 2, 4, 8, 16)  # rows of the picture, all from the same noise
     config.sample.num_samples = 64
     config.sample.seed = 0
+    config.sample.start = placeholder(str)  # an image to edit: noised to start_time, then carried to the data (SDEdit)
+    config.sample.start_time = 0.5
+    config.sample.interpolations = 0  # pairs of held-out images of a class whose latents are interpolated; 0: none
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that hold copies of the weights; -1: all that are left
@@ -155,7 +158,8 @@ def denoiser(bundle: Callable[..., ConfigDict], path: str, prediction: str, solv
     config = bundle("diffusion", **options)
     std = DATA_STD[config.data.name]
     config.coupling.scale = 1.0
-    config.network.scale = 1.0
+    if "scale" in config.network:
+        config.network.scale = 1.0
     config.interpolant = part(interpolants, path)
     config.prediction = part(predictions, prediction, data_std=std)
     config.method.data_std = std
@@ -180,6 +184,15 @@ def images(method: str, source: str, **options: Any) -> ConfigDict:
     config.train.keep_period = 50_000
     config.eval.num_samples = 10_000
     config.eval.batch_size = 500
+    return config
+
+
+def cifar10(method: str, **options: Any) -> ConfigDict:
+    """CIFAR-10 at 32x32 with its labels: DDPM++ on pixels, for accelerators."""
+    config = images(method, "tfds", **options)
+    config.data.update(dataset="cifar10", flip=True)
+    config.network = part(networks, "unet", width=128, multipliers=(2, 2, 2), depth=4, attention=(16,), dropout=0.13)
+    config.optimizer.name = "adam"
     return config
 
 

@@ -76,6 +76,11 @@ def build(config: ConfigDict) -> Experiment:
             f"guidance.scale={config.guidance.scale} needs a network that knows unlabelled data too: train it with "
             "method.label_dropout above 0, for example 0.1"
         )
+    if method.gaussian_source and not gaussian_source(config, dataset):
+        raise UsageError(
+            f"method {config.method.name!r} with these options needs a Gaussian source independent of the data: set "
+            "coupling.name to 'independent' and leave out data.source"
+        )
     if method.stages:
         raise UsageError(f"method {config.method.name!r} has stages, which this version does not run")
     return Experiment(
@@ -96,6 +101,11 @@ def load_data(section: ConfigDict) -> data.Dataset:
     chosen = {name: value for name, value in options(section).items() if name != "source"}
     dataset = data.load(section.name, **chosen)
     return data.paired(dataset, load_data(section.source)) if "source" in section else dataset
+
+
+def gaussian_source(config: ConfigDict, dataset: data.Dataset) -> bool:
+    """Whether x0 is Gaussian and independent of x1, so that a velocity tells the score."""
+    return config.coupling.name == "independent" and dataset.source is None
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -157,6 +167,7 @@ def reading(config: ConfigDict, method: Method, interpolant: Interpolant) -> Rea
     Raises UsageError where the config asks for both.
     """
     name = config.prediction.name
+    predictions.check_start(name, interpolant)
     if method.heads == 1:
         return predictions.make(name, interpolant=interpolant, **options(config.prediction))
     if name != "velocity":
@@ -282,7 +293,7 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
         chosen = "diagonal"
     solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
     learned_noise = exp.method.model is not None
-    gaussian = exp.config.coupling.name == "independent" and exp.dataset.source is None and not learned_noise
+    gaussian = gaussian_source(exp.config, exp.dataset) and not learned_noise
     readable = learned_noise and exp.config.guidance.scale == 1
     if not gaussian and solvers.needs_gaussian_source(solver, learned_noise=readable):
         raise UsageError(

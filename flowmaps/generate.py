@@ -38,9 +38,20 @@ class Generated(NamedTuple):
     nfe: int
 
 
-def time_grid(exp: Experiment, steps: int) -> Grid:
-    """The times of config.sample.grid. Raises UsageError for an unknown grid or less than one step."""
-    return grids.make(exp.config.sample.grid, exp.interpolant, steps)
+def time_grid(exp: Experiment, steps: int, first: float | None = None) -> Grid:
+    """The times of config.sample.grid; with `first` those after it, and itself before them.
+
+    Raises UsageError for an unknown grid, less than one step, more than a chain has, or a `first` outside of the path.
+    """
+    length = exp.config.interpolant.get("num_steps", steps)
+    if steps > length:
+        raise UsageError(f"{steps} steps along a chain of interpolant.num_steps={length}: take at most as many")
+    grid = grids.make(exp.config.sample.grid, exp.interpolant, steps)
+    if first is None:
+        return grid
+    if not grid[0] <= first < grid[-1]:
+        raise UsageError(f"sample.start_time={first} must lie in [{grid[0]:.4g}, {grid[-1]:.4g})")
+    return np.concatenate([[first], grid[grid > first + 1e-6]])
 
 
 def sample_keys(seed: Int[Array, ""] | int, indices: Int[Array | np.ndarray, " b"]) -> Keys:
@@ -51,6 +62,13 @@ def sample_keys(seed: Int[Array, ""] | int, indices: Int[Array | np.ndarray, " b
 def noise(exp: Experiment, keys: Keys) -> Float[Array, "b *d"]:
     """x0 of the samples with these keys, from the source N(0, source_std^2 I)."""
     return exp.interpolant.source_std * rows.normal(rows.fold(keys, 0), exp.dataset.shape)
+
+
+def noised(
+    exp: Experiment, x0: Float[Array, "b *d"], example: Float[np.ndarray, "*d"], t: float
+) -> Float[Array, "b *d"]:
+    """x_t of the example with each row of the source."""
+    return exp.interpolant.point(x0, jnp.broadcast_to(example, x0.shape), jnp.full(x0.shape[:1], t))
 
 
 def given_source(exp: Experiment, seed: int, first: int, count: int) -> Float[np.ndarray, "b *d"] | None:
@@ -72,8 +90,11 @@ def labels(exp: Experiment, num_samples: int) -> Int[np.ndarray, " n"] | None:
     return np.arange(num_samples, dtype=np.int32) % classes if classes else None
 
 
-def program(exp: Experiment, *, sampler: str = "default", batch_size: int) -> Program:
-    """The generation of `batch_size` consecutive samples (rounded up to a multiple of the devices).
+def program(
+    exp: Experiment, *, sampler: str = "default", batch_size: int, edited: Float[np.ndarray, "*d"] | None = None
+) -> Program:
+    """The generation of `batch_size` consecutive samples (rounded up to a multiple of the devices), from the source, or
+    from the example `edited` noised to the grid's first time (SDEdit, arXiv:2108.01073).
 
     A batch is cut over the devices, and gathered on each. Raises UsageError for an unknown sampler.
     """
@@ -88,7 +109,8 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int) -> Pr
     ) -> tuple[Array, Array]:
         indices = lax.with_sharding_constraint(first + jnp.arange(batch_size), sharding.rows(exp.mesh))
         keys = sample_keys(seed, indices)
-        start = exp.interpolant.start(noise(exp, keys) if x0 is None else x0, grid[0])
+        x0 = noise(exp, keys) if x0 is None else x0
+        start = exp.interpolant.start(x0, grid[0]) if edited is None else noised(exp, x0, edited, grid[0])
         roles = experiment.roles_for_sampling(exp, params)
         made = sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices))
         return made.x, made.nfe
@@ -107,9 +129,19 @@ def description(sampler: Sampler) -> str:
     return f"{name}({', '.join(bound)})" if bound else name
 
 
-def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed: int, num_samples: int) -> Generated:
-    """The samples 0, ..., num_samples - 1 of a seed after `steps` steps; what a last batch has beyond them is cut."""
-    grid = time_grid(exp, steps)
+def samples(
+    exp: Experiment,
+    made: Program,
+    params: Params,
+    *,
+    steps: int,
+    seed: int,
+    num_samples: int,
+    start_time: float | None = None,
+) -> Generated:
+    """The samples 0, ..., num_samples - 1 of a seed after `steps` steps, or those of them that come after `start_time`;
+    what a last batch has beyond them is cut."""
+    grid = time_grid(exp, steps, start_time)
     parts, counts = [], []
     for first in range(0, num_samples, made.batch_size):
         x, nfe = made.batch(params, seed, first, grid)

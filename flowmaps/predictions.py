@@ -11,9 +11,12 @@ the variance of x_s, the network is fed x / q, so that it sees numbers of order 
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Float
 
 from flowmaps import lookup
+from flowmaps.errors import UsageError
 from flowmaps.interpolants import Ends, Interpolant
 from flowmaps.rows import expand
 from flowmaps.types import Array, Cond, Keys, Velocity
@@ -95,6 +98,17 @@ def spread(interpolant: Interpolant, data_std: float, s: Times, x: Points) -> Fl
 
 
 PREDICTIONS = {f.__name__: f for f in (velocity, data, noise, score, v, edm)}
+
+
+def check_start(name: str, interpolant: Interpolant) -> None:
+    """Raises UsageError where the prediction divides by an alpha that is 0 at the path's first time."""
+    with jax.ensure_compile_time_eval():
+        nothing = interpolant.alpha.value(jnp.asarray(interpolant.t_min)) == 0
+    if name in ("noise", "score") and nothing:
+        raise UsageError(
+            f"prediction {name!r} says nothing of the data at time {interpolant.t_min}, where this path has none: "
+            "choose velocity, data, v or edm, or a path such as discrete or variance_preserving"
+        )
 
 
 def options(name: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ LAST = ("grad_norm", "learning_rate")
 """Curves that come after those of the loss and its terms."""
 CAPTIONS = {
     "grid.png": "The same noise at every number of steps.",
+    "interpolations.png": "Latents of two held-out images and of the arc between, decoded; the images at the ends.",
     "trajectories.png": "The way of each sample, from noise (grey) to where it ends (orange).",
 }
 """Pictures of workdir/samples, in their order on the page."""

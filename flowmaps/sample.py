@@ -1,21 +1,24 @@
 """`--mode=sample`: pictures of a trained run over step counts, from the same noise and labels, and samples to keep."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from flowmaps import evaluate, experiment, generate, plots
+from flowmaps import data, evaluate, experiment, generate, plots
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.files import write_whole
 from flowmaps.generate import Generated
-from flowmaps.types import Params
+from flowmaps.solvers import latents
+from flowmaps.types import Array, Cond, Params
 
 LINES = 400
 """Samples whose way is drawn."""
@@ -23,18 +26,23 @@ ACROSS = 1280
 """Pixels that the images of a row take, about."""
 MOST_COLUMNS = 20
 POOL = 2_000
-"""Training images among which those of given labels are looked for."""
+"""Images among which those of given labels are looked for."""
+COLOURS = 3
+"""Channels that a picture shows of latents, which have more."""
+ARC = 8
+"""Images along an interpolation, both ends among them."""
 
 
 def run(config: ConfigDict, workdir: str | Path) -> Path:
     """Draws config.sample.num_samples samples of the last checkpoint, at config.sample.steps, with the first of the
-    averages that config.eval.ema names.
+    averages that config.eval.ema names; from the image config.sample.start, where there is one.
 
-    In workdir/samples: grid.png, a row or panel for each step count; of planes also trajectories.png; and
-    samples.npz of the largest step count, with `arr_0` uint8 [N, H, W, C] for images and float32 [N, 2] for planes, and
-    `arr_1` int64 labels where there are classes. Returns that folder.
+    In workdir/samples: grid.png, a row or panel for each step count; of planes also trajectories.png; where
+    config.sample.interpolations asks for them interpolations.png; and samples.npz of the largest step count, with
+    `arr_0` uint8 [N, H, W, C] for images and float32 for planes and latents, and `arr_1` int64 labels where there are
+    classes. Returns that folder.
 
-    Raises UsageError for an unknown sampler or a size below one, MissingError where there is no checkpoint.
+    Raises UsageError for an unknown sampler or a size below one, MissingError where there is no checkpoint or image.
     """
     directory = Path(workdir) / "samples"
     exp = experiment.build(config)
@@ -42,7 +50,7 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
     _, averages = evaluate.latest(exp, Path(workdir))
     params = next(iter(averages.values()))
     made = {steps: draw(exp, program, params, steps) for steps in sorted(config.sample.steps)}
-    pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, made)
+    pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, params, made)
     if jax.process_index() == 0:
         for name, picture in pictures.items():
             write_whole(directory / name, picture)
@@ -59,14 +67,31 @@ def check(exp: Experiment) -> generate.Program:
             f"sample.num_samples={chosen.num_samples} and sample.steps={chosen.steps}: at least one of each"
         )
     for steps in chosen.steps:
-        generate.time_grid(exp, steps)
-    return generate.program(exp, batch_size=min(chosen.num_samples, exp.config.eval.batch_size))
+        generate.time_grid(exp, steps, start_time(exp))
+    if exp.dataset.kind == "plane" and (chosen.start is not None or chosen.interpolations):
+        raise UsageError("sample.start and sample.interpolations are of images, and these data are points of a plane")
+    if chosen.interpolations and exp.dataset.source is not None:
+        raise UsageError("sample.interpolations needs a Gaussian source, and this run starts from data.source")
+    batch_size = min(chosen.num_samples, exp.config.eval.batch_size)
+    return generate.program(exp, batch_size=batch_size, edited=edited(exp))
+
+
+def edited(exp: Experiment) -> Float[np.ndarray, "*d"] | None:
+    """The image config.sample.start; None where there is none."""
+    start = exp.config.sample.start
+    return None if start is None else data.read_image(start, exp.dataset.shape)
+
+
+def start_time(exp: Experiment) -> float | None:
+    """The time to which an edited image is noised; None where none is."""
+    return None if exp.config.sample.start is None else exp.config.sample.start_time
 
 
 def draw(exp: Experiment, program: generate.Program, params: Params, steps: int) -> Generated:
     """The samples of config.sample after `steps` steps."""
     chosen = exp.config.sample
-    return generate.samples(exp, program, params, steps=steps, seed=chosen.seed, num_samples=chosen.num_samples)
+    where = {"seed": chosen.seed, "num_samples": chosen.num_samples, "start_time": start_time(exp)}
+    return generate.samples(exp, program, params, steps=steps, **where)
 
 
 def draw_plane(exp: Experiment, params: Params, made: Mapping[int, Generated]) -> dict[str, bytes]:
@@ -83,12 +108,52 @@ def draw_plane(exp: Experiment, params: Params, made: Mapping[int, Generated]) -
     }
 
 
-def draw_images(exp: Experiment, made: Mapping[int, Generated]) -> dict[str, bytes]:
-    """The first images at each step count, and real ones of the same labels below them."""
+def draw_images(exp: Experiment, params: Params, made: Mapping[int, Generated]) -> dict[str, bytes]:
+    """The first images at each step count, and below them real ones of the same labels, or the edited one."""
     columns = int(np.clip(ACROSS // exp.dataset.shape[1], 1, min(MOST_COLUMNS, exp.config.sample.num_samples)))
     shown = {plots.caption(steps): samples.x[:columns] for steps, samples in made.items()}
-    real = real_like(exp, made[max(made)].labels, columns)
-    return {"grid.png": plots.image_grid({name: to_uint8(x) for name, x in {**shown, "real": real}.items()})}
+    image = edited(exp)
+    if image is None:
+        shown["real"] = real_like(exp, made[max(made)].labels, columns)
+    else:
+        shown["given"] = image[None]
+    pictures = {"grid.png": shown}
+    if exp.config.sample.interpolations:
+        pictures["interpolations.png"] = interpolations(exp, params, exp.config.sample.interpolations)
+    return {file: plots.image_grid({name: to_uint8(x) for name, x in rows.items()}) for file, rows in pictures.items()}
+
+
+def interpolations(exp: Experiment, params: Params, pairs: int) -> dict[str, Float[np.ndarray, "n h w c"]]:
+    """For each pair of held-out images of one class, what their latents and those on the arc between them decode to;
+    the real ones at both ends."""
+    source = exp.dataset.test or exp.dataset.train
+    batch = source.batch(np.arange(min(len(source), POOL)))
+    chosen = np.array(list(islice(same_label(batch["label"]), pairs)))
+    if len(chosen) < pairs:
+        raise UsageError(f"sample.interpolations={pairs}: there are {len(chosen)} held-out pairs of one class")
+    velocity, path = experiment.student(exp, params), exp.interpolant
+    cond = {"label": jnp.asarray(batch["label"][chosen[:, 0]])} if exp.dataset.num_classes else {}
+
+    @jax.jit
+    def between(one: Array, other: Array, cond: Cond) -> Array:
+        ends = [latents.encode(velocity, path, x, cond).x for x in (one, other)]
+        arc = [latents.slerp(*ends, jnp.full(pairs, share)) for share in np.linspace(0, 1, ARC)]
+        return jnp.stack([latents.decode(velocity, path, x, cond).x for x in arc], axis=1)
+
+    one, other = (batch["x1"][chosen[:, i]] for i in (0, 1))
+    decoded = np.asarray(between(jnp.asarray(one), jnp.asarray(other), cond))
+    rows = np.concatenate([one[:, None], decoded, other[:, None]], axis=1)
+    return {f"pair {number}": row for number, row in enumerate(rows, start=1)}
+
+
+def same_label(labels: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of places with one label, each place in one of them."""
+    waiting: dict[int, int] = {}
+    for place, label in enumerate(labels.tolist()):
+        if label in waiting:
+            yield waiting.pop(label), place
+        else:
+            waiting[label] = place
 
 
 def real_like(exp: Experiment, labels: np.ndarray | None, count: int) -> Float[np.ndarray, "_ h w c"]:
@@ -105,7 +170,7 @@ def real_like(exp: Experiment, labels: np.ndarray | None, count: int) -> Float[n
 
 def save(path: Path, exp: Experiment, made: Generated) -> None:
     """Writes samples as evaluators of others read them (the format of ADM's)."""
-    x = made.x.astype(np.float32) if exp.dataset.kind == "plane" else to_uint8(made.x)
+    x = made.x.astype(np.float32) if exp.dataset.kind in ("plane", "latent") else to_uint8(made.x)
     labels = {} if made.labels is None else {"arr_1": made.labels.astype(np.int64)}
     file = io.BytesIO()
     np.savez(file, arr_0=x, **labels)

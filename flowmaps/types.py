@@ -142,6 +142,8 @@ class Method(NamedTuple):
     stages: tuple[Stage, ...] = ()
     diagonal_only: bool = False
     """Whether it trains v_{t,t} alone, so that its network has learned nothing about a second time."""
+    gaussian_source: bool = False
+    """Whether it holds for a Gaussian source independent of the data alone."""
     heads: int = 1
     """Outputs of the student's network, of which the first stands for its velocity; more are read by student.heads."""
     model: Callable[[Velocity], Velocity] | None = None

@@ -1,12 +1,15 @@
 """Every config: short, complete, and able to take a step at its own shapes, shrunk in width, depth and batch alone."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from configs import base
 from flowmaps import experiment, methods
@@ -14,7 +17,7 @@ from flowmaps.errors import UsageError
 
 FOLDER = Path(base.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("base", "__init__"))
-IN_MEMORY = [n for n in NAMES if not n.endswith(("celeba", "images"))]
+IN_MEMORY = [n for n in NAMES if not n.endswith(("celeba", "cifar10", "images", "imagenet256"))]
 
 
 def load(name: str) -> ConfigDict:
@@ -23,7 +26,7 @@ def load(name: str) -> ConfigDict:
 
 def shrink(config: ConfigDict) -> ConfigDict:
     config.network.update({"width": 16, "depth": 2})
-    if "heads" in config.network:
+    if config.network.name == "dit":
         config.network.heads = 2
     config.train.batch_size = 256
     return config
@@ -58,6 +61,43 @@ def test_a_config_takes_a_step(name):
     assert int(state.step) == 1 and int(state.skipped) == 0
     assert np.isfinite(float(metrics["loss"]))
     assert max(jax.tree.leaves(moved)) > 0
+
+
+@pytest.fixture
+def cifar10(tmp_path):
+    """A TFDS data set of this name with four images of two classes, made by the project's own script."""
+    for i in range(4):
+        file = tmp_path / "images" / str(i % 2) / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)).save(file)
+    script = FOLDER.parent / "scripts" / "prepare_images.py"
+    options = ["--name=cifar10", f"--images={tmp_path / 'images'}", f"--out={tmp_path / 'tfds'}"]
+    subprocess.run([sys.executable, str(script), *options], check=True, capture_output=True)
+    return tmp_path / "tfds"
+
+
+@pytest.fixture
+def imagenet256(tmp_path):
+    """Six latents of two classes."""
+    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(0, 5, (6, 32, 32, 4)).astype(np.float16))
+    np.save(tmp_path / "labels.npy", np.arange(6) % 2)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["edm_cifar10", "sit_imagenet256"])
+def test_a_config_whose_data_the_user_brings_takes_a_step(name, request):
+    """The real config, shrunk in width, depth and batch."""
+    config = shrink(load(name))
+    config.network.depth, config.train.batch_size = 1, 8
+    config.data.dir = str(request.getfixturevalue(name.partition("_")[2]))
+    exp = experiment.build(config)
+    assert exp.dataset.num_classes == 2
+    before = experiment.init(exp)
+    params = jax.device_get(before.params["student"])
+    batch = exp.dataset.train.batch(np.arange(8) % len(exp.dataset.train))
+    state, metrics = experiment.train_step(exp)(before, experiment.global_batch(exp, batch))
+    assert int(state.step) == 1 and int(state.skipped) == 0 and float(metrics["grad_norm"]) > 0
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (params, state.params["student"])), strict=True))
 
 
 def test_variants_and_their_errors():

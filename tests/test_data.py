@@ -20,7 +20,7 @@ def draw(name, count=POINTS, **options):
 
 def test_names_and_options():
     assert data.names() == (
-        "arrays", "checker", "digits", "folder", "moons", "rings", "spirals", "swiss_roll", "tfds"
+        "arrays", "checker", "digits", "folder", "latents", "moons", "rings", "spirals", "swiss_roll", "tfds"
     )  # fmt: skip
     assert data.options("rings") == {"modes": 8, "radius": 0.8, "std": 0.04}
     with pytest.raises(UsageError, match=r"unknown data set 'cheker': did you mean 'checker'\?"):

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 
 import chex
 import jax
@@ -118,6 +119,7 @@ def test_a_batch_that_a_method_cannot_deal_fails_before_the_first_step():
         ({"method": {"name": "lsdd"}}, "unknown method 'lsdd': did you mean 'lsd'"),
         ({"method": {"diagonal_fractoin": 0.5}}, "'diagonal_fractoin': did you mean 'diagonal_fraction'"),
         ({"network": {"widht": 3}}, "'widht': did you mean 'width'"),
+        ({"prediction": {"name": "noise"}}, "'noise' says nothing of the data at time 0.0, where this path has none"),
     ],
 )
 def test_wrong_values_are_named(sections, words):
@@ -126,6 +128,17 @@ def test_wrong_values_are_named(sections, words):
         for name, value in values.items():
             config[section][name] = value
     with pytest.raises(UsageError, match=words):
+        experiment.build(config)
+
+
+@pytest.mark.parametrize("objective", ["implicit", "sliced", "denoising"])
+def test_the_density_s_own_score_needs_a_gaussian_source(objective):
+    """Denoising alone learns the means of both ends, and so the velocity of any coupling."""
+    config = small(method="score_matching")
+    config.method.objective = objective
+    config.coupling = base.part(base.couplings, "optimal_transport", group=8)
+    refused = pytest.raises(UsageError, match=r"set coupling\.name to 'independent'")
+    with nullcontext() if objective == "denoising" else refused:
         experiment.build(config)
 
 

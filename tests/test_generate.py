@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import small_runs
 
-from flowmaps import experiment, generate, samplers
+from configs import base
+from flowmaps import experiment, generate, interpolants, samplers
 from flowmaps.errors import UsageError
 from flowmaps.types import Roles
 
@@ -124,3 +125,12 @@ def test_wrong_values_are_named():
         generate.program(exp, sampler="composd", batch_size=8)
     with pytest.raises(UsageError, match="a batch of 0 samples"):
         generate.program(exp, batch_size=0)
+
+
+def test_a_chain_has_no_more_steps_than_it_was_trained_on():
+    config = small_runs.plane("diffusion", eval__steps=(1, 10), sample__steps=(10,))
+    config.interpolant = base.part(interpolants, "discrete", num_steps=10)
+    exp = experiment.build(config)
+    np.testing.assert_allclose(generate.time_grid(exp, 10), np.arange(11) / 10)
+    with pytest.raises(UsageError, match=r"11 steps along a chain of interpolant\.num_steps=10: take at most as many"):
+        generate.time_grid(exp, 11)

@@ -92,15 +92,6 @@ def test_signs_have_no_variance_where_the_jacobian_is_diagonal():
     np.testing.assert_allclose(estimate, exact, atol=1e-6)
 
 
-def test_decoding_takes_the_latent_back():
-    oracle = mixture(LINEAR)
-    x = oracle.sample(keys(16))
-    out = likelihood.log_likelihood(velocity_of(oracle), LINEAR, x, keys(16), {}, last=0.99, **TIGHT)
-    solve = solvers.load("dopri5(rtol=1e-8,atol=1e-8)")
-    back = solve(velocity_of(oracle), LINEAR, out.latent, np.array([0.0, 0.99]), keys(16), {})
-    np.testing.assert_allclose(back.x, x, atol=1e-6)
-
-
 def test_images_and_rows_stand_alone():
     """The density of an image is that of its numbers; and a row's does not depend on those beside it."""
     path = interpolants.linear()
@@ -123,19 +114,6 @@ def test_bits_per_dimension():
     for density, levels in ((0.0, 256), (-5 * np.log(2), 128), (-5 * np.log(256), 1)):
         bits = likelihood.bits_per_dimension(jnp.full(1, density), 5, levels_per_unit=levels)
         np.testing.assert_allclose(bits, 8)
-
-
-def test_slerp():
-    """Keeps the norm of latents of equal norm, ends where it should, and is linear where they are parallel."""
-    one = jax.random.normal(jax.random.key(0), (5, 3, 2))
-    other = jax.random.normal(jax.random.key(1), (5, 3, 2))
-    one, other = (v / jnp.linalg.norm(v.reshape(5, -1), axis=1)[:, None, None] for v in (one, other))
-    share = jnp.linspace(0, 1, 5)
-    between = likelihood.slerp(one, other, share)
-    np.testing.assert_allclose(jnp.linalg.norm(between.reshape(5, -1), axis=1), 1, rtol=1e-12)
-    np.testing.assert_allclose(between[0], one[0], atol=1e-12)
-    np.testing.assert_allclose(between[-1], other[-1], atol=1e-12)
-    np.testing.assert_allclose(likelihood.slerp(one, one, share), one, rtol=1e-12)
 
 
 def test_a_tolerance_out_of_reach_is_told():

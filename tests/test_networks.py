@@ -16,6 +16,15 @@ BATCH = 4
 SMALL = {
     "mlp": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "dropout": 0.5},
     "residual": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "residual": True, "dropout": 0.5},
+    "unet": {
+        "shape": (8, 8, 1),
+        "num_classes": 3,
+        "width": 8,
+        "multipliers": (1, 2),
+        "depth": 1,
+        "attention": (4,),
+        "dropout": 0.5,
+    },
     "dit": {"shape": (8, 8, 1), "num_classes": 3, "width": 16, "depth": 2, "heads": 2, "dropout": 0.5},
 }
 
@@ -147,6 +156,22 @@ def count(module):
     return sum(p.size for p in jax.tree.leaves(shapes))
 
 
+def test_the_unet_is_of_the_size_of_edms():
+    """55.7 M parameters, of which the second time and the labels take a little more here."""
+    unet = networks.make("unet", shape=(32, 32, 3), num_classes=10)
+    assert abs(count(unet) / 55.7e6 - 1) < 0.05
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_heads_share_one_evaluation_and_the_first_is_the_output(name):
+    module = build(name, outputs=2)
+    net, arguments = networks.bind(module, perturbed(module)), inputs(module)
+    heads = jax.jit(net.heads)(*arguments)
+    assert [head.shape for head in heads] == [arguments[0].shape] * 2
+    np.testing.assert_allclose(bound(module, perturbed(module))(*arguments), heads[0], rtol=1e-5)
+    assert np.abs(heads[0] - heads[1]).max() > 1e-3
+
+
 def test_parameter_counts():
     """The checker's perceptron as in arXiv:2505.18825's trial and full size; DiT-B/4's body as in its paper (130 M)."""
     assert count(networks.make("mlp", shape=(2,), num_classes=0, width=128, depth=4)) == 50_434
@@ -182,6 +207,12 @@ def test_patches_must_fill_the_image():
     module = networks.make("dit", shape=(9, 9, 1), num_classes=0, width=16, depth=1, heads=2)
     with pytest.raises(UsageError, match="9x9 cannot be cut into patches of 2"):
         networks.init(module, jax.random.key(0))
+
+
+def test_sides_must_halve():
+    module = networks.make("unet", shape=(6, 6, 1), num_classes=0, width=8)
+    with pytest.raises(UsageError, match="6x6 cannot be halved 2 times"):
+        jax.eval_shape(partial(networks.init, module), jax.random.key(0))
 
 
 def test_unknown_network_and_option():

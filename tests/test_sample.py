@@ -58,7 +58,7 @@ def test_all_rows_of_the_grid_come_from_one_noise():
     exp = experiment.build(small_runs.digits(sample__num_samples=3, sample__steps=(1, 2)))
     weights = small_runs.zeros(exp)
     made = {steps: sample.draw(exp, sample.check(exp), weights, steps) for steps in (1, 2)}
-    grid = np.asarray(Image.open(io.BytesIO(sample.draw_images(exp, made)["grid.png"])))
+    grid = np.asarray(Image.open(io.BytesIO(sample.draw_images(exp, weights, made)["grid.png"])))
     first, second, real = np.split(np.concatenate([grid, np.zeros_like(grid[:8])]), 3)
     np.testing.assert_array_equal(first[:, -304:], second[:, -304:])
     assert (first[:, -304:] != real[:, -304:]).any()
@@ -103,3 +103,66 @@ def test_the_last_step_of_a_trajectory_is_the_sample(monkeypatch):
     sample.draw_plane(exp, params, made)
     for steps, samples in made.items():
         np.testing.assert_allclose(seen[steps][-1], samples.x, rtol=1e-5, atol=1e-6)
+
+
+def image(path, value, size=(20, 12)):
+    Image.new("L", size, value).save(path)
+    return str(path)
+
+
+def test_an_image_is_noised_and_carried_on(tmp_path, monkeypatch):
+    """With a velocity of 0 the samples stay x_t of the image, and the last row of the picture is the image itself."""
+    config = small_runs.digits(
+        sample__start=image(tmp_path / "start.png", 255), sample__start_time=0.75, sample__steps=(2, 8)
+    )
+    exp = experiment.build(config)
+    made = {steps: sample.draw(exp, sample.check(exp), small_runs.zeros(exp), steps) for steps in (2, 8)}
+    noise = np.asarray(generate.noise(exp, generate.sample_keys(0, np.arange(24))))
+    for samples in made.values():
+        np.testing.assert_allclose(samples.x, 0.75 + 0.25 * noise, atol=1e-6)
+    assert (made[2].nfe, made[8].nfe) == (1, 2)
+    drawn = []
+    monkeypatch.setattr(plots, "image_grid", lambda rows: drawn.append(rows) or b"")
+    sample.draw_images(exp, {}, made)
+    (rows,) = drawn
+    assert list(rows) == ["2 steps", "8 steps", "given"]
+    np.testing.assert_array_equal(rows["given"], np.full((1, 8, 8, 1), 255))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"sample__start": "nowhere.png"}, MissingError, "there is no image 'nowhere.png'"),
+        ({"sample__start": __file__}, UsageError, "is not a readable image"),
+        ({"sample__start": "start.png", "sample__start_time": 1.0}, UsageError, r"start_time=1.0 must lie in \[0, 1\)"),
+        ({"sample__interpolations": 200}, UsageError, "there are 14. held-out pairs of one class"),
+    ],
+)
+def test_what_cannot_be_edited_is_one_line(tmp_path, monkeypatch, fields, error, message):
+    monkeypatch.chdir(tmp_path)
+    image(tmp_path / "start.png", 0)
+    config = small_runs.digits(**fields)
+    small_runs.save(small_runs.digits(), tmp_path / "run")
+    with pytest.raises(error, match=message):
+        sample.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "samples").exists()
+
+
+def test_planes_are_not_edited():
+    with pytest.raises(UsageError, match="are of images, and these data are points of a plane"):
+        sample.check(experiment.build(small_runs.plane(sample__interpolations=2)))
+
+
+def test_interpolations_end_at_the_images_and_their_decoded_latents(tmp_path):
+    config = small_runs.digits(sample__interpolations=3)
+    exp = small_runs.save(config, tmp_path)
+    _, averages = evaluate.latest(exp, tmp_path)
+    rows = sample.interpolations(exp, averages[0.999], 3)
+    test = exp.dataset.test.batch(np.arange(297))
+    for row in rows.values():
+        assert row.shape == (2 + sample.ARC, 8, 8, 1)
+        np.testing.assert_allclose(row[1], row[0], atol=1e-3)
+        np.testing.assert_allclose(row[-2], row[-1], atol=1e-3)
+        ends = [int(np.flatnonzero((test["x1"] == x).all(axis=(1, 2, 3)))[0]) for x in (row[0], row[-1])]
+        assert test["label"][ends[0]] == test["label"][ends[1]] and ends[0] != ends[1]
+    assert (sample.run(config, tmp_path) / "interpolations.png").is_file()

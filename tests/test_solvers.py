@@ -159,6 +159,17 @@ def test_fast_mixes_orders():
     assert all(sum(order * steps for order, steps in runs(n)) == n for n in range(1, 40))
 
 
+@pytest.mark.parametrize("solver", ["heun", "rk4", "dopri5"])
+def test_an_infinite_last_velocity_is_told(solver):
+    """DDPM's path has one; midpoint and Euler do not read it."""
+    path = interpolants.discrete()
+    velocity, x = of(gaussian(path)), jnp.ones((2, 1))
+    with pytest.raises(UsageError, match=r"reads the velocity at time 1, .*sample.grid='uniform\(last=0.999\)'"):
+        solvers.load(solver)(velocity, path, x, np.linspace(0, 1, 5), keys(2), {})
+    for other, grid in ((solver, np.linspace(0, 0.999, 5)), ("midpoint", np.linspace(0, 1, 5))):
+        assert np.isfinite(solvers.load(other)(velocity, path, x, grid, keys(2), {}).x).all()
+
+
 @pytest.mark.parametrize(
     ("solver", "message"),
     [

@@ -9,10 +9,23 @@ from typing import Any
 
 from flowmaps import lookup
 from flowmaps.data._dataset import ENDLESS, Dataset, Source
+from flowmaps.data._images import read_image
 from flowmaps.data._loader import Loader, loader
 from flowmaps.data._paired import draw, paired
 
-__all__ = ["ENDLESS", "Dataset", "Loader", "Source", "draw", "load", "loader", "names", "options", "paired"]
+__all__ = [
+    "ENDLESS",
+    "Dataset",
+    "Loader",
+    "Source",
+    "draw",
+    "load",
+    "loader",
+    "names",
+    "options",
+    "paired",
+    "read_image",
+]
 
 
 def load(name: str, **chosen) -> Dataset:

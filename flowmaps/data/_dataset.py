@@ -40,7 +40,7 @@ class Dataset(NamedTuple):
     """Of one example."""
     num_classes: int
     """0: the examples have no labels."""
-    kind: Literal["plane", "digits", "image"]
+    kind: Literal["plane", "digits", "image", "latent"]
     fingerprint: str
     """A hash of the content, or of the law and its parameters."""
     log_density: Callable[[np.ndarray], np.ndarray] | None = None

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from PIL import Image
 
 from flowmaps.data import _random
-from flowmaps.errors import UsageError
+from flowmaps.errors import MissingError, UsageError
 
 GREY_MODES = ("1", "L", "LA")
 """PIL's modes of one channel (and transparency); every other mode of 8 bits becomes RGB."""
@@ -27,6 +28,8 @@ class Images:
     """Mirror images left to right with probability one half, drawn from (seed, epoch, index)."""
     white: int = 255
     """The pixel value that becomes 1; 0 becomes -1."""
+    spread: bool = False
+    """Add to each pixel a number of [-1/2, 1/2), drawn from (seed, epoch, index)."""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -37,7 +40,10 @@ class Images:
         pixels = self.pixels[indices]
         if self.flip:
             pixels = mirrored(pixels, flips(indices, seed, epoch))
-        return {"x1": unit(pixels, self.white), "label": self.labels[indices].astype(np.int32)}
+        x1 = unit(pixels, self.white)
+        if self.spread:
+            x1 = x1 + within_level(x1.shape, indices, seed, epoch) / np.float32(self.white / 2)
+        return {"x1": x1, "label": self.labels[indices].astype(np.int32)}
 
 
 def unit(pixels: UInt8[np.ndarray, "*shape"], white: int = 255) -> Float32[np.ndarray, "*shape"]:
@@ -48,6 +54,14 @@ def unit(pixels: UInt8[np.ndarray, "*shape"], white: int = 255) -> Float32[np.nd
 def flips(indices: Int[np.ndarray, " n"], seed: int, epoch: int | Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Which rows are mirrored, drawn from (seed, epoch, index)."""
     return _random.coins(_random.keys(seed, epoch, indices))
+
+
+def within_level(
+    shape: tuple[int, ...], indices: Int[np.ndarray, " n"], seed: int, epoch: int | Int[np.ndarray, " n"]
+) -> Float32[np.ndarray, "n h w c"]:
+    """Numbers of [-1/2, 1/2) for images of `shape` [n, h, w, c], drawn from (seed, epoch, index)."""
+    draws = _random.uniforms(_random.keys(seed, epoch, indices), int(np.prod(shape[1:])))
+    return (draws.reshape(shape) - 0.5).astype(np.float32)
 
 
 def mirrored(pixels: UInt8[np.ndarray, "n h w c"], which: Bool[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
@@ -65,6 +79,19 @@ def read(content: bytes, name: Any, *, channels: int = 0, crop: int = 0, size: i
     image = _decoded(content, name)
     grey = image.mode in GREY_MODES if channels == 0 else channels == 1
     return resized(cropped(_opaque(image).convert("L" if grey else "RGB"), name, crop), name, size)
+
+
+def read_image(path: str | Path, shape: tuple[int, int, int]) -> Float32[np.ndarray, "h w c"]:
+    """The image file as an example of `shape`, in [-1, 1]: its largest centred square, resized.
+
+    Raises MissingError where there is no file, UsageError where it is no image or `shape` is not square.
+    """
+    height, width, channels = shape
+    if height != width:
+        raise UsageError(f"{path} cannot be made an example of {height}x{width}: sample.start takes square images")
+    if not Path(path).is_file():
+        raise MissingError(f"there is no image {str(path)!r}")
+    return unit(pixels(read(Path(path).read_bytes(), path, channels=channels, crop=LARGEST, size=height)))
 
 
 def pixels(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:

@@ -57,4 +57,9 @@ def make(
             value = squared(score) + 2 * sigma * flat_sum(signs * change)
         return Loss(value, {objective: jnp.mean(value)})
 
-    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant), diagonal_only=True)
+    return Method(
+        {"student": student_loss},
+        samplers.make("diagonal", interpolant=interpolant),
+        diagonal_only=True,
+        gaussian_source=objective != "denoising",  # the density's own score, which is no other source's velocity
+    )

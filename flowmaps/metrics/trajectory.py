@@ -57,6 +57,10 @@ def unknown(dataset, seed: int, num_samples: int = NUM_SAMPLES) -> dict[str, flo
 
 METRICS = {
     "straightness": ModelMetric(
-        {"straightness": "lower", "curvature": "lower"}, NUM_SAMPLES, ("plane", "digits", "image"), ways, unknown
+        {"straightness": "lower", "curvature": "lower"},
+        NUM_SAMPLES,
+        ("plane", "digits", "image", "latent"),
+        ways,
+        unknown,
     )
 }

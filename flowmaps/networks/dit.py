@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from flowmaps.errors import UsageError
 from flowmaps.networks import embeddings
+from flowmaps.networks._attention import Attention
 from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
 from flowmaps.types import Array, Cond, Keys, Params
 
@@ -28,23 +29,6 @@ def modulate(x: Tokens, shift: Vector, scale: Vector) -> Tokens:
     """Layer norm without parameters, then the condition's shift and scale."""
     normed = nn.LayerNorm(use_bias=False, use_scale=False)(x)
     return normed * (1 + scale[:, None]) + shift[:, None]
-
-
-class Attention(nn.Module):
-    """Self-attention, written out: the fused kernels have no forward-mode derivative. Softmax in float32 or above."""
-
-    heads: int
-    dtype: type | None
-
-    @nn.compact
-    def __call__(self, x: Tokens) -> Tokens:
-        width = x.shape[-1]
-        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype)(x)
-        query, key, value = jnp.moveaxis(qkv, -3, 0)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
-        shares = nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)))
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", shares.astype(value.dtype), value)
-        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype)(mixed)
 
 
 class Block(nn.Module):

@@ -118,6 +118,21 @@ def times_of(interpolant: Interpolant, log_snr: Float64[np.ndarray, " k"]) -> Fl
         return np.asarray(interpolant.time_of_level(levels), np.float64)
 
 
+def last_time(interpolant: Interpolant) -> float:
+    """t_max, or where the path's slope is infinite there a thousandth of its times before."""
+    end = interpolant.t_max
+    return end if _finite_slope(interpolant, end) else end - (end - interpolant.t_min) / 1_000
+
+
+def check_end(interpolant: Interpolant, grid: Grid) -> None:
+    """Raises UsageError where the velocity is infinite at the grid's last time, for solvers that read it there."""
+    if not _finite_slope(interpolant, grid[-1]):
+        raise UsageError(
+            f"this solver reads the velocity at time {grid[-1]:.4g}, where it is infinite on this path: choose one "
+            f"such as euler or ddim, or end the grid before, sample.grid='uniform(last={last_time(interpolant):.4g})'"
+        )
+
+
 def denoised(way: Trajectory, velocity: Velocity, interpolant: Interpolant, t: float, cond: Cond) -> Trajectory:
     """The way with its end, at time t, replaced by E[x1 | x_t], which takes one evaluation more."""
     data = ends(velocity, interpolant, way.x, jnp.full(way.x.shape[:1], t), cond).data
@@ -176,6 +191,12 @@ def needs_gaussian_source(solver: str, *, learned_noise: bool = False) -> bool:
 def names() -> tuple[str, ...]:
     """All solvers."""
     return tuple(n for n in lookup.modules(sys.modules[__name__]) if hasattr(_module(n), "solve"))
+
+
+def _finite_slope(interpolant: Interpolant, t: float) -> bool:
+    with jax.ensure_compile_time_eval():
+        t = jnp.asarray(t, jnp.result_type(float))
+        return bool(jnp.isfinite(interpolant.alpha.slope(t)) & jnp.isfinite(interpolant.beta.slope(t)))
 
 
 def _module(name: str) -> ModuleType:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from flowmaps import solvers
+from flowmaps.interpolants import Interpolant
 from flowmaps.rows import expand
 from flowmaps.types import Cond, Grid, Velocity, evaluations
 
 
 def solve(
     velocity: Velocity,
+    interpolant: Interpolant,
     x: solvers.Points,
     grid: Grid,
     cond: Cond,
@@ -17,7 +19,10 @@ def solve(
     stages: Sequence[Sequence[float]],
     weights: Sequence[float],
 ) -> solvers.Trajectory:
-    """nodes: c of stages 2, 3, ...; stages: their rows of the matrix a; weights: b."""
+    """nodes: c of stages 2, 3, ...; stages: their rows of the matrix a; weights: b. Raises UsageError where a node at
+    the end of the last step finds an infinite velocity."""
+    if 1.0 in nodes:
+        solvers.check_end(interpolant, grid)
 
     def step(x, s, t, number):
         span = expand(t - s, x)

@@ -29,6 +29,7 @@ def solve(
     max_steps: int = 4096,
 ) -> solvers.Trajectory:
     """See flowmaps.solvers. The count is GAVE_UP where a row needs more than `max_steps` steps for its tolerance."""
+    solvers.check_end(interpolant, grid)
     times = jnp.asarray(grid, jnp.result_type(float))
 
     def one(x, cond):

@@ -10,4 +10,4 @@ def solve(
     velocity: Velocity, interpolant: Interpolant, x: solvers.Points, grid: Grid, keys: Keys, cond: Cond
 ) -> solvers.Trajectory:
     """See flowmaps.solvers."""
-    return _runge_kutta.solve(velocity, x, grid, cond, nodes=(), stages=(), weights=(1.0,))
+    return _runge_kutta.solve(velocity, interpolant, x, grid, cond, nodes=(), stages=(), weights=(1.0,))

@@ -10,4 +10,5 @@ def solve(
     velocity: Velocity, interpolant: Interpolant, x: solvers.Points, grid: Grid, keys: Keys, cond: Cond
 ) -> solvers.Trajectory:
     """See flowmaps.solvers."""
-    return _runge_kutta.solve(velocity, x, grid, cond, nodes=(1.0,), stages=((1.0,),), weights=(1 / 2, 1 / 2))
+    tableau = {"nodes": (1.0,), "stages": ((1.0,),), "weights": (1 / 2, 1 / 2)}
+    return _runge_kutta.solve(velocity, interpolant, x, grid, cond, **tableau)

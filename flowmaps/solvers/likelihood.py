@@ -100,14 +100,3 @@ def bits_per_dimension(
     """-log2 of the probability of a whole-numbered example, a dimension, from the density of its uniform dequantisation
     in coordinates that have `levels_per_unit` levels to the unit: 127.5 or 128 for bytes in [-1, 1], 256 in [0, 1]."""
     return -log_density / (size * math.log(2)) + math.log2(levels_per_unit)
-
-
-def slerp(one: Points, other: Points, share: Float[Array, " b"]) -> Points:
-    """Spherical interpolation of latents, row by row: of equal norms it keeps the norm."""
-    flat = [v.reshape(v.shape[0], -1) for v in (one, other)]
-    unit = [v / jnp.linalg.norm(v, axis=-1, keepdims=True) for v in flat]
-    angle = jnp.arccos(jnp.clip(jnp.sum(unit[0] * unit[1], axis=-1), -1, 1))
-    # sin(c angle) / sin(angle), whose limit at angle 0 is c
-    weights = (c * jnp.sinc(c * angle / jnp.pi) / jnp.sinc(angle / jnp.pi) for c in (1 - share, share))
-    a, b = (rows.expand(weight, one) for weight in weights)
-    return a * one + b * other

@@ -10,4 +10,5 @@ def solve(
     velocity: Velocity, interpolant: Interpolant, x: solvers.Points, grid: Grid, keys: Keys, cond: Cond
 ) -> solvers.Trajectory:
     """See flowmaps.solvers."""
-    return _runge_kutta.solve(velocity, x, grid, cond, nodes=(1 / 2,), stages=((1 / 2,),), weights=(0.0, 1.0))
+    tableau = {"nodes": (1 / 2,), "stages": ((1 / 2,),), "weights": (0.0, 1.0)}
+    return _runge_kutta.solve(velocity, interpolant, x, grid, cond, **tableau)

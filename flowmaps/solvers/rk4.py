@@ -14,4 +14,4 @@ def solve(
     velocity: Velocity, interpolant: Interpolant, x: solvers.Points, grid: Grid, keys: Keys, cond: Cond
 ) -> solvers.Trajectory:
     """See flowmaps.solvers."""
-    return _runge_kutta.solve(velocity, x, grid, cond, nodes=NODES, stages=STAGES, weights=WEIGHTS)
+    return _runge_kutta.solve(velocity, interpolant, x, grid, cond, nodes=NODES, stages=STAGES, weights=WEIGHTS)

@@ -1,0 +1,148 @@
+"""The U-Net of DDPM++ as EDM trains it (Song et al. 2021, arXiv:2011.13456; Karras et al. 2022, arXiv:2206.00364, table
+7), with two times: blocks of two convolutions, shifted by (s, t - s, label), at sides that halve and double again.
+"""
+
+import math
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float
+
+from flowmaps.errors import UsageError
+from flowmaps.networks import embeddings
+from flowmaps.networks._attention import Attention
+from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
+from flowmaps.types import Array, Cond, Keys, Params
+
+Images = Float[Array, "b _ _ _"]
+"""[B, H, W, C] of any sides and channels."""
+Vector = Float[Array, "b e"]
+ZERO = nn.initializers.zeros_init()
+
+
+def normed(x: Images) -> Images:
+    """Group norm in groups of 4 channels or more, at most 32 of them."""
+    return nn.GroupNorm(num_groups=min(32, x.shape[-1] // 4), epsilon=1e-6)(x)
+
+
+def halved(x: Images) -> Images:
+    """The mean of each 2x2 square."""
+    return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def doubled(x: Images) -> Images:
+    """Each pixel as a 2x2 square."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+RESIZE = {"same": lambda x: x, "down": halved, "up": doubled}
+
+
+class Block(nn.Module):
+    """Two convolutions beside a skip, shifted between them, the second zero at first; then, perhaps, attention."""
+
+    channels: int
+    dropout: float
+    heads: int
+    """Of the attention; 0: none."""
+    resize: Literal["same", "down", "up"]
+    dtype: type | None
+
+    @nn.compact
+    def __call__(self, x: Images, c: Vector, keys: Keys | None) -> Images:
+        resize = RESIZE[self.resize]
+        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(resize(nn.silu(normed(x))))
+        shift = nn.Dense(self.channels, dtype=self.dtype)(nn.silu(c))
+        h = nn.silu(normed(h + shift[:, None, None]))
+        h = nn.Conv(self.channels, (3, 3), kernel_init=ZERO, dtype=self.dtype)(row_dropout(h, self.dropout, keys))
+        skip = resize(x)
+        if skip.shape[-1] != self.channels:
+            skip = nn.Conv(self.channels, (1, 1), dtype=self.dtype)(skip)
+        x = (skip + h) / math.sqrt(2)
+        if not self.heads:
+            return x
+        tokens = normed(x).reshape(x.shape[0], -1, self.channels)
+        return (x + Attention(self.heads, self.dtype)(tokens).reshape(x.shape)) / math.sqrt(2)
+
+
+class UNet(nn.Module):
+    """v_{s,t}(x) for images [B, H, W, C]; the body in `dtype`, times and output in float32.
+
+    Raises UsageError where a side cannot be halved as often as there are resolutions.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    outputs: int = 1
+    """Of several each is like x, and the call gives a tuple of them."""
+    width: int = 128
+    """Channels, times `multipliers` at each resolution from the finest on."""
+    multipliers: tuple[int, ...] = (2, 2, 2)
+    depth: int = 4
+    """Blocks a resolution on the way down; one more on the way up."""
+    attention: tuple[int, ...] = (16,)
+    """Sides of the images that have attention."""
+    heads: int = 1
+    dropout: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> Float[Array, "b h w c"] | tuple[Float[Array, "b h w c"], ...]:
+        smallest = 2 ** (len(self.multipliers) - 1)
+        if x.shape[1] % smallest or x.shape[2] % smallest:
+            raise UsageError(
+                f"{x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: set network.multipliers"
+            )
+        body = jnp.bfloat16 if self.dtype == "bfloat16" else None  # None: the input's own precision
+        c = TimeAndLabel(4 * self.width, self.num_classes)(s, t, cond)
+        made = 0
+
+        def block(h: Images, level: int, resize: str = "same", attend: bool | None = None) -> Images:
+            nonlocal made
+            made += 1
+            side = {"same": h.shape[1], "down": h.shape[1] // 2, "up": h.shape[1] * 2}[resize]
+            attend = side in self.attention if attend is None else attend
+            channels = self.multipliers[level] * self.width
+            apply = Block(channels, self.dropout, self.heads if attend else 0, resize, body)
+            return apply(h, c.astype(h.dtype), layer_keys(dropout, made))
+
+        levels = range(len(self.multipliers))
+        h = nn.Conv(self.width, (3, 3), dtype=body)(x)
+        skips = [h]
+        for level in levels:
+            if level:
+                h = block(h, level, "down", attend=False)
+                skips.append(h)
+            for _ in range(self.depth):
+                h = block(h, level)
+                skips.append(h)
+        h = block(block(h, levels[-1], attend=True), levels[-1], attend=False)
+        for level in reversed(levels):
+            if level != levels[-1]:
+                h = block(h, level, "up", attend=False)
+            for _ in range(self.depth + 1):
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level)
+        out = nn.Conv(self.outputs * x.shape[-1], (3, 3), kernel_init=ZERO)(nn.silu(normed(h.astype(c.dtype))))
+        heads = tuple(jnp.split(out.astype(jnp.promote_types(x.dtype, jnp.float32)), self.outputs, axis=-1))
+        return heads[0] if self.outputs == 1 else heads
+
+    def inputs(self) -> tuple:
+        """Two example rows."""
+        return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
+
+
+def without_end_time(params: Params) -> Params:
+    """The parameters with which v_{s,t} is v_{s,s}."""
+    return {**params, "TimeAndLabel_0": embeddings.without_end_time(params["TimeAndLabel_0"])}
+
+
+make = UNet
