@@ -42,6 +42,13 @@ Reading = Callable[[Velocity], Velocity]
 """A network as a function -> the velocity that it stands for."""
 
 
+class Model(NamedTuple):
+    """What a run made, or makes, of its student."""
+
+    config: ConfigDict
+    method: Method
+
+
 class Experiment(NamedTuple):
     """What a config describes, made. Nothing here holds parameters."""
 
@@ -49,6 +56,8 @@ class Experiment(NamedTuple):
     method: Method
     interpolant: Interpolant
     coupling: Coupling
+    teacher: ConfigDict | None
+    """The config of the run that config.teacher names."""
     readings: dict[str, Reading]
     """By role, of those that are velocities: what the network's outputs stand for."""
     networks: dict[str, nn.Module]
@@ -68,6 +77,9 @@ def build(config: ConfigDict) -> Experiment:
         config.interpolant.name, source_std=config.coupling.scale, **options(config.interpolant)
     )
     method = make_method(config, interpolant)
+    models, teacher = {"student": Model(config, method)}, teacher_section(config)
+    if teacher is not None:
+        models["teacher"] = Model(teacher, make_method(teacher, interpolant))
     dataset = load_data(config.data)
     if config.guidance.scale != 1 and dataset.num_classes == 0:
         raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
@@ -88,8 +100,9 @@ def build(config: ConfigDict) -> Experiment:
         method=method,
         interpolant=interpolant,
         coupling=couplings.make(config.coupling.name, **options(config.coupling)),
-        readings=make_readings(config, method, interpolant),
-        networks=make_networks(config, method, interpolant, dataset),
+        teacher=teacher,
+        readings={role: reading(model, interpolant) for role, model in models.items()},
+        networks=make_networks(config, method, models, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
         mesh=mesh,
@@ -132,40 +145,30 @@ def make_method(config: ConfigDict, interpolant: Interpolant) -> Method:
 
 
 def make_networks(
-    config: ConfigDict, method: Method, interpolant: Interpolant, dataset: data.Dataset
+    config: ConfigDict, method: Method, models: Mapping[str, Model], dataset: data.Dataset
 ) -> dict[str, nn.Module]:
-    """The network of every role: the student's, and those that the method owns."""
+    """The network of every role: those of the models, and those that the method owns."""
     missing = [role for role in method.owners if "network" not in config.players.get(role, {})]
     if missing:
         raise UsageError(
             f"method {config.method.name!r} trains a network for its role {missing[0]!r}, and the config gives none: "
             f"set config.players.{missing[0]}.network"
         )
-    sections = {"student": config.network, **{role: config.players[role].network for role in method.owners}}
-    outputs = {"student": method.heads}
-    if teacher := teacher_section(config):
-        sections["teacher"] = teacher.network
-        outputs["teacher"] = make_method(teacher, interpolant).heads
+    sections = {role: (model.config.network, model.method.heads) for role, model in models.items()}
+    sections |= {role: (config.players[role].network, 1) for role in method.owners}
     given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
     return {
-        role: networks.make(section.name, **given, outputs=outputs.get(role, 1), **options(section))
-        for role, section in sections.items()
+        role: networks.make(section.name, **given, outputs=outputs, **options(section))
+        for role, (section, outputs) in sections.items()
     }
 
 
-def make_readings(config: ConfigDict, method: Method, interpolant: Interpolant) -> dict[str, Reading]:
-    """What the outputs of the student, and of the teacher where there is one, stand for."""
-    readings = {"student": reading(config, method, interpolant)}
-    if teacher := teacher_section(config):
-        readings["teacher"] = reading(teacher, make_method(teacher, interpolant), interpolant)
-    return readings
-
-
-def reading(config: ConfigDict, method: Method, interpolant: Interpolant) -> Reading:
+def reading(model: Model, interpolant: Interpolant) -> Reading:
     """Network -> velocity: by the config's prediction, or by the method where it reads several heads.
 
-    Raises UsageError where the config asks for both.
+    Raises UsageError where the config asks for both, or the prediction is not one of this path.
     """
+    config, method = model
     name = config.prediction.name
     predictions.check_start(name, interpolant)
     if method.heads == 1:
@@ -191,10 +194,9 @@ def init(exp: Experiment) -> TrainState:
     shardings = state_shardings(exp)
     start = jax.jit(partial(_create, exp), out_shardings=shardings)()
     params = dict(start.params)
-    if exp.config.teacher.workdir is not None:
-        workdir = Path(exp.config.teacher.workdir)
-        found = trained.read(workdir, "teacher.workdir")
-        params["teacher"] = trained.averaged_student(workdir, found, abstract_state(exp).params["teacher"])
+    if exp.teacher is not None:
+        workdir, abstract = Path(exp.config.teacher.workdir), abstract_state(exp).params["teacher"]
+        params["teacher"] = trained.averaged_student(workdir, exp.teacher, abstract)
     if exp.config.init_from is not None:
         params["student"] = start_from(exp, Path(exp.config.init_from))
     params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
