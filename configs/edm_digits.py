@@ -12,5 +12,5 @@ def get_config(variant=""):
     law = ("log_normal", -1.2, 1.2)
     solver = "edm_heun(denoise=True)"
     config = base.denoiser(base.digits, "variance_exploding", "edm", solver, weighting="edm", law=law)
-    likelihood = {"data.dequantise": True, "eval.metrics": ("fd_digits", "nll", "bound")}
+    likelihood = {"data.dequantise": True, "eval.metrics": ("fd_digits", "nll")}
     return base.vary(config, variant, likelihood=likelihood)

@@ -9,6 +9,6 @@ from configs import base
 
 
 def get_config():
-    config = base.checker("stochastic_interpolant", latent="bridge", scale=0.5)
+    config = base.checker("stochastic_interpolant", latent="sine", scale=0.5)
     config.data.source = base.part(base.data, "moons")
     return config

@@ -9,7 +9,7 @@ from configs import base
 
 
 def get_config():
-    config = base.checker("stochastic_interpolant", latent="bridge", scale=0.5)
+    config = base.checker("stochastic_interpolant", latent="sine", scale=0.5)
     config.data = base.part(base.data, "moons")
     config.eval.metrics = ("w2", "sliced_w2", "mmd")
     return config

@@ -5,7 +5,8 @@ python main.py --config=configs/lsd_images.py:arrays --config.data.path=/my/imag
 python main.py --config=configs/lsd_images.py:tfds --config.data.dataset=celeb_a --mode=train
 
 Its values are a beginning for an accelerator; on a laptop add --config.network.width=64 --config.network.depth=3
---config.network.heads=4 --config.train.steps=5000.
+--config.network.heads=4 --config.train.batch_size=64 --config.train.steps=5000 --config.optimizer.warmup_steps=200
+--config.optimizer.learning_rate=1e-3 --config.train.ema="(0.999,)".
 """
 
 from configs import base

@@ -65,8 +65,9 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     for step, weights in [latest(exp, workdir), *best_of_others(exp, workdir)]:
         for decay, params in weights.items():
             which = {"ema": decay, "checkpoint": step}
-            for program in programs:
-                foreseen = step == config.eval.expected_at and decay == decays(exp)[0] and program is programs[0]
+            for name, program in zip(config.eval.samplers, programs, strict=True):
+                default = name == "default" and decay == decays(exp)[0]
+                foreseen = default and step == config.eval.expected_at
                 for seed in config.eval.seeds:
                     measured = measure(exp, params, program, seed=seed, floor=floor)
                     rows += [{**row, **which, **about, **({} if foreseen else UNFORESEEN)} for row in measured]
@@ -78,7 +79,10 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
         write(workdir / "eval", rows)
     for table in measurements.tables(rows):
         logging.info("\n%s", measurements.as_text(table))
-    logging.info("measured in %.0f s: %s", time.perf_counter() - started, workdir / "eval")
+    if rows:
+        logging.info("measured in %.0f s: %s", time.perf_counter() - started, workdir / "eval")
+    else:
+        logging.warning("nothing was measured: eval.metrics is empty, and no metric is set for these data")
     return rows
 
 
@@ -87,12 +91,25 @@ def check(exp: Experiment) -> list[Program]:
     chosen = exp.config.eval
     for name in chosen.metrics:
         metrics.check(name, exp.dataset)
+        check_source(exp, name)
     for steps in chosen.steps:
         generate.time_grid(exp, steps)
     decays(exp)
     if chosen.num_samples < metrics.FEWEST:
         raise UsageError(f"eval.num_samples={chosen.num_samples}: no metric takes fewer than {metrics.FEWEST}")
     return [program(exp, name) for name in chosen.samplers]
+
+
+def check_source(exp: Experiment, name: str) -> None:
+    """Raises UsageError where a metric of the model needs another source than this run's."""
+    needs = getattr(metrics.load(name), "needs", "any source")
+    if (needs == "gaussian source" and exp.dataset.source is not None) or (
+        needs == "score" and not experiment.tells_score(exp)
+    ):
+        raise UsageError(
+            f"metric {name!r} needs a Gaussian source{' alone, independent of the data' if needs == 'score' else ''}, "
+            "which this run has not: leave it out"
+        )
 
 
 def program(exp: Experiment, sampler: str = "default") -> Program:

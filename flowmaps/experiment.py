@@ -80,6 +80,11 @@ def build(config: ConfigDict) -> Experiment:
     models, teacher = {"student": Model(config, method)}, teacher_section(config)
     if teacher is not None:
         models["teacher"] = Model(teacher, make_method(teacher, interpolant))
+        if models["teacher"].method.model is not None and method.model is None:
+            raise UsageError(
+                f"teacher.workdir={config.teacher.workdir!r} knows states with a latent, which method "
+                f"{config.method.name!r} does not make"
+            )
     dataset = load_data(config.data)
     if config.guidance.scale != 1 and dataset.num_classes == 0:
         raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
@@ -294,15 +299,28 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
             return exp.method.sampler
         chosen = "diagonal"
     solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
-    learned_noise = exp.method.model is not None
-    gaussian = gaussian_source(exp.config, exp.dataset) and not learned_noise
-    readable = learned_noise and exp.config.guidance.scale == 1
-    if not gaussian and solvers.needs_gaussian_source(solver, learned_noise=readable):
+    if not tells_score(exp) and adds_noise(exp, chosen, solver):
         raise UsageError(
-            f"solver {solver!r} needs the score, which the velocity has for a Gaussian source independent of the data "
-            "alone: choose one without noise, or for a stochastic interpolant euler_maruyama without guidance"
+            f"{chosen if chosen != 'diagonal' else solver} needs the score, which the velocity tells for a Gaussian "
+            "source independent of the data alone: sample without noise, or a stochastic interpolant by euler_maruyama "
+            "without guidance"
         )
     return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
+
+
+def tells_score(exp: Experiment) -> bool:
+    """Whether the score is the velocity's conversion: of a Gaussian source alone, without a latent beside it."""
+    return gaussian_source(exp.config, exp.dataset) and exp.method.model is None
+
+
+def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:
+    """Whether a sampler, or the solver that it uses, adds noise for which it needs the velocity to tell the score."""
+    if chosen in ("renoising", "gamma"):
+        return chosen == "renoising" or exp.config.sample.gamma > 0
+    if chosen not in ("diagonal", solver):
+        return False
+    readable = exp.method.model is not None and exp.config.guidance.scale == 1
+    return solvers.needs_gaussian_source(solver, learned_noise=readable)
 
 
 def start_from(exp: Experiment, workdir: Path) -> Params:
@@ -332,7 +350,7 @@ def teacher_section(config: ConfigDict) -> ConfigDict | None:
     if config.teacher.workdir is None:
         return None
     found = trained.read(Path(config.teacher.workdir), "teacher.workdir")
-    trained.check_same(found, config, ("interpolant", "coupling.scale", "data.name"), "teacher.workdir")
+    trained.check_same(found, config, ("interpolant", "coupling.scale", "data.name", "data.source"), "teacher.workdir")
     return found
 
 

@@ -20,6 +20,14 @@ from flowmaps.solvers import grids
 from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler
 
 
+class Edit(NamedTuple):
+    """An example that is noised to a time, from which generation starts in place of the source (SDEdit,
+    arXiv:2108.01073)."""
+
+    example: Float[np.ndarray, "*d"]
+    time: float
+
+
 class Program(NamedTuple):
     """The compiled generation of batches by one sampler."""
 
@@ -28,6 +36,7 @@ class Program(NamedTuple):
     batch_size: int
     sampler: str
     """What the sampler is: its name, and its options in brackets."""
+    edit: Edit | None
 
 
 class Generated(NamedTuple):
@@ -43,8 +52,8 @@ def time_grid(exp: Experiment, steps: int, first: float | None = None) -> Grid:
 
     Raises UsageError for an unknown grid, less than one step, more than a chain has, or a `first` outside of the path.
     """
-    length = exp.config.interpolant.get("num_steps", steps)
-    if steps > length:
+    length = exp.interpolant.num_steps
+    if length is not None and steps > length:
         raise UsageError(f"{steps} steps along a chain of interpolant.num_steps={length}: take at most as many")
     grid = grids.make(exp.config.sample.grid, exp.interpolant, steps)
     if first is None:
@@ -64,11 +73,9 @@ def noise(exp: Experiment, keys: Keys) -> Float[Array, "b *d"]:
     return exp.interpolant.source_std * rows.normal(rows.fold(keys, 0), exp.dataset.shape)
 
 
-def noised(
-    exp: Experiment, x0: Float[Array, "b *d"], example: Float[np.ndarray, "*d"], t: float
-) -> Float[Array, "b *d"]:
+def noised(exp: Experiment, x0: Float[Array, "b *d"], edit: Edit) -> Float[Array, "b *d"]:
     """x_t of the example with each row of the source."""
-    return exp.interpolant.point(x0, jnp.broadcast_to(example, x0.shape), jnp.full(x0.shape[:1], t))
+    return exp.interpolant.point(x0, jnp.broadcast_to(edit.example, x0.shape), jnp.full(x0.shape[:1], edit.time))
 
 
 def given_source(exp: Experiment, seed: int, first: int, count: int) -> Float[np.ndarray, "b *d"] | None:
@@ -90,11 +97,9 @@ def labels(exp: Experiment, num_samples: int) -> Int[np.ndarray, " n"] | None:
     return np.arange(num_samples, dtype=np.int32) % classes if classes else None
 
 
-def program(
-    exp: Experiment, *, sampler: str = "default", batch_size: int, edited: Float[np.ndarray, "*d"] | None = None
-) -> Program:
-    """The generation of `batch_size` consecutive samples (rounded up to a multiple of the devices), from the source, or
-    from the example `edited` noised to the grid's first time (SDEdit, arXiv:2108.01073).
+def program(exp: Experiment, *, sampler: str = "default", batch_size: int, edit: Edit | None = None) -> Program:
+    """The generation of `batch_size` consecutive samples (rounded up to a multiple of the devices), from the source or
+    from what is edited.
 
     A batch is cut over the devices, and gathered on each. Raises UsageError for an unknown sampler.
     """
@@ -110,7 +115,7 @@ def program(
         indices = lax.with_sharding_constraint(first + jnp.arange(batch_size), sharding.rows(exp.mesh))
         keys = sample_keys(seed, indices)
         x0 = noise(exp, keys) if x0 is None else x0
-        start = exp.interpolant.start(x0, grid[0]) if edited is None else noised(exp, x0, edited, grid[0])
+        start = exp.interpolant.start(x0, grid[0]) if edit is None else noised(exp, x0, edit)
         roles = experiment.roles_for_sampling(exp, params)
         made = sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices))
         return made.x, made.nfe
@@ -119,7 +124,7 @@ def program(
         x0 = given_source(exp, seed, first, batch_size)
         return generate(params, x0, seed, first, grid=tuple(map(float, grid)))
 
-    return Program(batch, batch_size, description(sample))
+    return Program(batch, batch_size, description(sample), edit)
 
 
 def description(sampler: Sampler) -> str:
@@ -129,19 +134,10 @@ def description(sampler: Sampler) -> str:
     return f"{name}({', '.join(bound)})" if bound else name
 
 
-def samples(
-    exp: Experiment,
-    made: Program,
-    params: Params,
-    *,
-    steps: int,
-    seed: int,
-    num_samples: int,
-    start_time: float | None = None,
-) -> Generated:
-    """The samples 0, ..., num_samples - 1 of a seed after `steps` steps, or those of them that come after `start_time`;
-    what a last batch has beyond them is cut."""
-    grid = time_grid(exp, steps, start_time)
+def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed: int, num_samples: int) -> Generated:
+    """The samples 0, ..., num_samples - 1 of a seed after `steps` steps, or where there is an edit those of them that
+    come after its time; what a last batch has beyond them is cut."""
+    grid = time_grid(exp, steps, None if made.edit is None else made.edit.time)
     parts, counts = [], []
     for first in range(0, num_samples, made.batch_size):
         x, nfe = made.batch(params, seed, first, grid)

@@ -49,6 +49,8 @@ class Interpolant(NamedTuple):
     t_min: float = 0.0
     t_max: float = 1.0
     source_std: float = 1.0
+    num_steps: int | None = None
+    """Of a chain, whose network knows no times between its own; None: all times are alike."""
 
     def point(self, x0: Points, x1: Points, t: Float[Array, " b"]) -> Points:
         """x_t."""
@@ -211,7 +213,7 @@ def discrete(
     """
     betas = np.linspace(beta_first, beta_last, num_steps, dtype=np.float64)
     exponent = polyline(-np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])[::-1])
-    return Interpolant(decay(exponent, 0.5), preserving(exponent), source_std=source_std)
+    return Interpolant(decay(exponent, 0.5), preserving(exponent), source_std=source_std, num_steps=num_steps)
 
 
 def variance_exploding(

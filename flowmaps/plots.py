@@ -70,9 +70,10 @@ def quality(rows: Sequence[Row]) -> bytes:
                     _curve(axis, group, COLOURS[number % len(COLOURS)], label)
             _finish_quality(axis, metric, [row for row in measured if row["metric"] == metric])
         if len(groups) > 1:
-            figure.legend(
-                *axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2 if len(groups) > 3 else 1
-            )
+            each = [axis.get_legend_handles_labels() for axis in axes]
+            found = {label: handle for handles, labels in each for handle, label in zip(handles, labels, strict=True)}
+            columns = 2 if len(groups) > 3 else 1
+            figure.legend(found.values(), found.keys(), loc="outside lower left", ncols=columns)
         return png(figure)
 
 
@@ -86,7 +87,8 @@ def _curve(axis: "Axes", group: Sequence[Row], colour: str, label: str) -> None:
 
 def _finish_quality(axis: "Axes", metric: str, rows: Sequence[Row]) -> None:
     steps = sorted({row["steps"] for row in rows})
-    floors = [row["floor"] for row in rows if row["floor"] is not None]
+    most = max(row["num_samples"] for row in rows)
+    floors = [row["floor"] for row in rows if row["floor"] is not None and row["num_samples"] == most]
     expected = {row["steps"]: row["expected"] for row in rows if row["expected"] is not None}
     shown = [*(row["value"] for row in rows if row["value"] is not None), *floors, *expected.values()]
     if floors:

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from flowmaps import data, evaluate, experiment, generate, plots
+from flowmaps import data, evaluate, experiment, generate, plots, solvers
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.files import write_whole
-from flowmaps.generate import Generated
+from flowmaps.generate import Edit, Generated
 from flowmaps.solvers import latents
 from flowmaps.types import Array, Cond, Params
 
@@ -28,7 +28,8 @@ MOST_COLUMNS = 20
 POOL = 2_000
 """Images among which those of given labels are looked for."""
 COLOURS = 3
-"""Channels that a picture shows of latents, which have more."""
+PICTURES = ("digits", "image")
+"""Kinds of data that are images as they are."""
 ARC = 8
 """Images along an interpolation, both ends among them."""
 
@@ -50,48 +51,49 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
     _, averages = evaluate.latest(exp, Path(workdir))
     params = next(iter(averages.values()))
     made = {steps: draw(exp, program, params, steps) for steps in sorted(config.sample.steps)}
-    pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, params, made)
+    pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, program, params, made)
     if jax.process_index() == 0:
+        for stale in directory.glob("*.png"):
+            stale.unlink()
         for name, picture in pictures.items():
             write_whole(directory / name, picture)
         save(directory / "samples.npz", exp, made[max(made)])
-        logging.info("samples of %s steps: %s", ", ".join(map(str, made)), directory)
+        logging.info("samples of %s steps by %s: %s", ", ".join(map(str, made)), program.sampler, directory)
     return directory
 
 
 def check(exp: Experiment) -> generate.Program:
-    """The program that samples. Raises UsageError for any field of config.sample that cannot be."""
+    """The program that samples. Raises UsageError for any field of config.sample that cannot be, MissingError where the
+    image to edit is not there."""
     chosen = exp.config.sample
     if chosen.num_samples < 1 or not chosen.steps:
         raise UsageError(
             f"sample.num_samples={chosen.num_samples} and sample.steps={chosen.steps}: at least one of each"
         )
+    edit = edited(exp)
     for steps in chosen.steps:
-        generate.time_grid(exp, steps, start_time(exp))
-    if exp.dataset.kind == "plane" and (chosen.start is not None or chosen.interpolations):
-        raise UsageError("sample.start and sample.interpolations are of images, and these data are points of a plane")
-    if chosen.interpolations and exp.dataset.source is not None:
-        raise UsageError("sample.interpolations needs a Gaussian source, and this run starts from data.source")
-    batch_size = min(chosen.num_samples, exp.config.eval.batch_size)
-    return generate.program(exp, batch_size=batch_size, edited=edited(exp))
+        generate.time_grid(exp, steps, None if edit is None else edit.time)
+    if chosen.interpolations:
+        pairs(exp)
+    return generate.program(exp, batch_size=min(chosen.num_samples, exp.config.eval.batch_size), edit=edit)
 
 
-def edited(exp: Experiment) -> Float[np.ndarray, "*d"] | None:
-    """The image config.sample.start; None where there is none."""
+def edited(exp: Experiment) -> Edit | None:
+    """The image config.sample.start at its time; None where there is none. Raises UsageError where it cannot be."""
     start = exp.config.sample.start
-    return None if start is None else data.read_image(start, exp.dataset.shape)
-
-
-def start_time(exp: Experiment) -> float | None:
-    """The time to which an edited image is noised; None where none is."""
-    return None if exp.config.sample.start is None else exp.config.sample.start_time
+    if start is None:
+        return None
+    if exp.dataset.kind not in PICTURES:
+        raise UsageError(f"sample.start={start!r} is an image, and these data are {exp.dataset.kind} data")
+    if exp.method.model is not None:
+        raise UsageError("sample.start needs states without a latent, which this method's network has not seen")
+    return Edit(data.read_image(start, exp.dataset.shape), exp.config.sample.start_time)
 
 
 def draw(exp: Experiment, program: generate.Program, params: Params, steps: int) -> Generated:
     """The samples of config.sample after `steps` steps."""
     chosen = exp.config.sample
-    where = {"seed": chosen.seed, "num_samples": chosen.num_samples, "start_time": start_time(exp)}
-    return generate.samples(exp, program, params, steps=steps, **where)
+    return generate.samples(exp, program, params, steps=steps, seed=chosen.seed, num_samples=chosen.num_samples)
 
 
 def draw_plane(exp: Experiment, params: Params, made: Mapping[int, Generated]) -> dict[str, bytes]:
@@ -108,41 +110,64 @@ def draw_plane(exp: Experiment, params: Params, made: Mapping[int, Generated]) -
     }
 
 
-def draw_images(exp: Experiment, params: Params, made: Mapping[int, Generated]) -> dict[str, bytes]:
+def draw_images(
+    exp: Experiment, program: generate.Program, params: Params, made: Mapping[int, Generated]
+) -> dict[str, bytes]:
     """The first images at each step count, and below them real ones of the same labels, or the edited one."""
     columns = int(np.clip(ACROSS // exp.dataset.shape[1], 1, min(MOST_COLUMNS, exp.config.sample.num_samples)))
     shown = {plots.caption(steps): samples.x[:columns] for steps, samples in made.items()}
-    image = edited(exp)
-    if image is None:
+    if program.edit is None:
         shown["real"] = real_like(exp, made[max(made)].labels, columns)
     else:
-        shown["given"] = image[None]
+        shown["given"] = program.edit.example[None]
     pictures = {"grid.png": shown}
     if exp.config.sample.interpolations:
-        pictures["interpolations.png"] = interpolations(exp, params, exp.config.sample.interpolations)
-    return {file: plots.image_grid({name: to_uint8(x) for name, x in rows.items()}) for file, rows in pictures.items()}
+        pictures["interpolations.png"] = interpolations(exp, params)
+    return {file: plots.image_grid({name: visible(x) for name, x in rows.items()}) for file, rows in pictures.items()}
 
 
-def interpolations(exp: Experiment, params: Params, pairs: int) -> dict[str, Float[np.ndarray, "n h w c"]]:
+def visible(x: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w colours"]:
+    """Images as bytes; of latents, which have more channels and unit variance, the first ones, narrowed."""
+    channels = x.shape[-1]
+    if channels in (1, COLOURS):
+        return to_uint8(x)
+    return to_uint8(x[..., : COLOURS if channels > COLOURS else 1] / 3)
+
+
+def pairs(exp: Experiment) -> Int[np.ndarray, "n 2"]:
+    """The first held-out images, by index, of which two and two have one class. Raises UsageError for too few."""
+    chosen, source = exp.config.sample.interpolations, exp.dataset.test or exp.dataset.train
+    if exp.dataset.kind not in PICTURES or exp.dataset.source is not None:
+        raise UsageError("sample.interpolations needs images and a Gaussian source")
+    labels = source.batch(np.arange(min(len(source), POOL)))["label"]
+    found = np.array(list(islice(same_label(labels), chosen)))
+    if len(found) < chosen:
+        raise UsageError(f"sample.interpolations={chosen}: there are {len(found)} held-out pairs of one class")
+    return found
+
+
+def interpolations(exp: Experiment, params: Params) -> dict[str, Float[np.ndarray, "n h w c"]]:
     """For each pair of held-out images of one class, what their latents and those on the arc between them decode to;
-    the real ones at both ends."""
-    source = exp.dataset.test or exp.dataset.train
-    batch = source.batch(np.arange(min(len(source), POOL)))
-    chosen = np.array(list(islice(same_label(batch["label"]), pairs)))
-    if len(chosen) < pairs:
-        raise UsageError(f"sample.interpolations={pairs}: there are {len(chosen)} held-out pairs of one class")
-    velocity, path = experiment.student(exp, params), exp.interpolant
-    cond = {"label": jnp.asarray(batch["label"][chosen[:, 0]])} if exp.dataset.num_classes else {}
+    the real ones at both ends. Raises UsageError where the ODE is too steep for the solver's tolerance."""
+    source, path, chosen = exp.dataset.test or exp.dataset.train, exp.interpolant, pairs(exp)
+    batches = [source.batch(chosen[:, i]) for i in (0, 1)]
+    images = [jnp.asarray(batch["x1"]) for batch in batches]
+    cond = {"label": jnp.asarray(batches[0]["label"])} if exp.dataset.num_classes else {}
 
     @jax.jit
-    def between(one: Array, other: Array, cond: Cond) -> Array:
-        ends = [latents.encode(velocity, path, x, cond).x for x in (one, other)]
-        arc = [latents.slerp(*ends, jnp.full(pairs, share)) for share in np.linspace(0, 1, ARC)]
-        return jnp.stack([latents.decode(velocity, path, x, cond).x for x in arc], axis=1)
+    def between(one: Array, other: Array, cond: Cond) -> tuple[Array, Array]:
+        velocity = experiment.student(exp, params)
+        ends = [latents.encode(velocity, path, x, cond) for x in (one, other)]
+        arc = [latents.slerp(ends[0].x, ends[1].x, jnp.full(len(one), share)) for share in np.linspace(0, 1, ARC)]
+        repeated = {name: jnp.tile(c, ARC) for name, c in cond.items()}
+        decoded = latents.decode(velocity, path, jnp.concatenate(arc), repeated)
+        fewest = jnp.minimum(decoded.nfe, jnp.minimum(ends[0].nfe, ends[1].nfe))
+        return decoded.x.reshape(ARC, *one.shape), fewest
 
-    one, other = (batch["x1"][chosen[:, i]] for i in (0, 1))
-    decoded = np.asarray(between(jnp.asarray(one), jnp.asarray(other), cond))
-    rows = np.concatenate([one[:, None], decoded, other[:, None]], axis=1)
+    decoded, fewest = between(*images, cond)
+    if fewest == solvers.GAVE_UP:
+        raise UsageError("sample.interpolations: the ODE is too steep for the solver's tolerance")
+    rows = np.concatenate([images[0][None], decoded, images[1][None]]).swapaxes(0, 1)
     return {f"pair {number}": row for number, row in enumerate(rows, start=1)}
 
 

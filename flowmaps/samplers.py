@@ -81,7 +81,7 @@ def make(name: str, *, interpolant: Interpolant, solver: str = "euler", gamma: f
     """
     if lookup.parse_call("sampler", name)[0] in solvers.names():
         name, solver = "diagonal", name
-    lookup.check_name("sampler", name, NAMES)
+    lookup.check_name("sampler", name, (*NAMES, *solvers.names()))
     solvers.load(solver)
     if not 0 <= gamma <= 1:
         raise UsageError(f"gamma={gamma} must lie in [0, 1]: 0 adds no noise, 1 renoises in full")

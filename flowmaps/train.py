@@ -57,6 +57,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
         exp = build(config)
         take = experiment.train_step(exp)
         fresh = None if runs.goes_on(config, workdir) else experiment.init(exp)
+        check_length(config, workdir, fresh)
         if jax.process_index() == 0:
             runs.begin(config, workdir, overwrite=overwrite)
         step = train(exp, take, fresh, workdir, terminated.is_set)
@@ -170,6 +171,17 @@ def on_signals(handler: Callable) -> Iterator[None]:
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def check_length(config: ConfigDict, workdir: Path, fresh: TrainState | None) -> None:
+    """Raises UsageError where the run in the workdir has taken more steps than train.steps."""
+    taken = 0 if fresh is not None else runs.newest_step(workdir)
+    if taken > config.train.steps:
+        raise UsageError(
+            f"{workdir} has taken {taken} steps, more than train.steps={config.train.steps}: there is nothing to train"
+        )
+    if taken == config.train.steps:
+        logging.info("all %d steps were taken before: measuring and drawing again", taken)
 
 
 def measurement(exp: Experiment) -> Callable[[TrainState], list[Row]]:

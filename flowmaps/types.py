@@ -73,6 +73,12 @@ class Noisy(Velocity, Protocol):
         """That part's standard deviation, in units of source_std."""
         ...
 
+    def ends(
+        self, x: Float[Array, "b *d"], t: Float[Array, " b"], cond: Cond
+    ) -> tuple[Float[Array, "b *d"], Float[Array, "b *d"]]:
+        """E[x0 | x_t = x] and E[x1 | x_t = x], which b_t(x) does not tell beside another noise; from one evaluation."""
+        ...
+
 
 def evaluations(velocity: Velocity) -> int:
     """Network evaluations that one call of `velocity` costs: 1, or what a transform such as guidance says."""
@@ -146,5 +152,5 @@ class Method(NamedTuple):
     """Whether it holds for a Gaussian source independent of the data alone."""
     heads: int = 1
     """Outputs of the student's network, of which the first stands for its velocity; more are read by student.heads."""
-    model: Callable[[Velocity], Velocity] | None = None
-    """The network with its heads -> the student's velocity; None: the first head as it is."""
+    model: Callable[[Manyheaded], Noisy] | None = None
+    """The network with its heads -> the student's velocity, which has learned its own noise; None: the first head."""

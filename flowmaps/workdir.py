@@ -68,7 +68,7 @@ def check(config: ConfigDict, workdir: str | Path) -> None:
         more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
         raise UsageError(
             f"{workdir} belongs to a run of another config: {', '.join(differences[:4])}{more}; "
-            "give another --workdir, or --overwrite to remove that run"
+            "give the values that it was trained with, or another --workdir, or --overwrite to train it anew"
         )
 
 
@@ -79,7 +79,12 @@ def goes_on(config: ConfigDict, workdir: str | Path) -> bool:
 
 def has_checkpoints(workdir: str | Path) -> bool:
     """Whether the workdir holds a finished checkpoint."""
-    return any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
+    return newest_step(workdir) > 0
+
+
+def newest_step(workdir: str | Path) -> int:
+    """The step of the newest finished checkpoint; 0 where there is none."""
+    return max((int(path.name) for path in (Path(workdir) / "checkpoints").glob("*") if path.name.isdigit()), default=0)
 
 
 def begin(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> None:

@@ -11,19 +11,30 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
+SAME = ("checkpoint", "ema", "sampler", "guidance", "guidance_interval", "num_samples", "seed")
+"""What the measurements of one line agree in."""
 
-def row(metric: str, name: str, workdirs: Sequence[Path]) -> str:
-    """One line of the table."""
+
+def row(metric: str, name: str, workdirs: Sequence[Path]) -> tuple[list[int], str]:
+    """The numbers of steps, and one line of the table."""
     seeds = sorted(json.loads((workdir / "config.json").read_text())["seed"] for workdir in workdirs)
     values: dict[int, list[float]] = {}
     for workdir in workdirs:
-        for line in (workdir / "eval" / "measurements.jsonl").read_text().splitlines():
-            measured = json.loads(line)
-            if measured["metric"] == metric and measured["reference"] is None:
-                values.setdefault(measured["steps"], []).append(measured["value"])
+        for measured in of_one_protocol(metric, workdir):
+            values.setdefault(measured["steps"], []).append(measured["value"])
     cells = [spread(of_seeds) for _, of_seeds in sorted(values.items())]
     took = statistics.mean(minutes(workdir) for workdir in workdirs)
-    return f"| {name} | {' | '.join(cells)} | {took:.1f} | {', '.join(map(str, seeds))} |"
+    return sorted(values), f"| {name} | {' | '.join(cells)} | {took:.1f} | {', '.join(map(str, seeds))} |"
+
+
+def of_one_protocol(metric: str, workdir: Path) -> list[dict]:
+    """The measurements that agree with the first one of the newest checkpoint in all but the number of steps."""
+    lines = (workdir / "eval" / "measurements.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["metric"] == metric and row["reference"] is None]
+    if not rows:
+        sys.exit(f"{workdir} has no measurement of {metric}")
+    newest = [row for row in rows if row["checkpoint"] == max(row["checkpoint"] for row in rows)]
+    return [row for row in newest if all(row[field] == newest[0][field] for field in SAME)]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -46,11 +57,17 @@ def config_name(workdir: Path) -> str:
 
 
 def main(metric: str, *workdirs: str) -> None:
-    """Prints the table."""
-    print("| run | 1 | 2 | 4 | 8 | 16 | minutes | seeds |\n|---|---|---|---|---|---|---|---|")
+    """Prints the table, with a heading wherever the numbers of steps are others than in the line before."""
+    before: list[int] = []
     for name, group in groupby(sorted(map(Path, workdirs), key=config_name), key=config_name):
-        print(row(metric, name, list(group)))
+        steps, line = row(metric, name, list(group))
+        if steps != before:
+            print(f"| run | {' | '.join(map(str, steps))} | minutes | seeds |\n{'|---' * (len(steps) + 3)}|")
+        print(line)
+        before = steps
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

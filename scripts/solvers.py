@@ -2,21 +2,21 @@
 
 Prints a Markdown table, a row a solver, with the metric and in brackets the network evaluations at each number of
 steps, and draws the metric against the evaluations. The numbers are those of eval/measurements.jsonl, of the newest
-checkpoint and its first average; several seeds of sampling are averaged.
+checkpoint and its average that was measured last; seeds of sampling are averaged.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from flowmaps import plots
+from flowmaps import measurements, plots
+from flowmaps.measurements import Row
 
 SHOWN = 6
-"""Curves that the picture has colours for; the others are grey."""
+"""Curves in colour; the others are grey."""
+SAME = ("grid", "guidance", "guidance_interval", "num_samples")
+"""What the measurements of one point of the table must agree in."""
 
 
 class Point(NamedTuple):
@@ -26,17 +26,26 @@ class Point(NamedTuple):
     value: float
 
 
-def read(metric: str, workdir: Path) -> tuple[dict[str, dict[int, Point]], float | None]:
-    """Solver -> steps -> its point; and the metric's floor."""
-    lines = (workdir / "eval" / "measurements.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if row["metric"] == metric and row["reference"] is None]
-    newest = max(row["checkpoint"] for row in rows)
-    rows = [row for row in rows if row["checkpoint"] == newest and row["ema"] == rows[0]["ema"]]
-    found: dict[str, dict[int, list[dict]]] = {}
+Points = Mapping[str, Mapping[int, Point]]
+"""Solver -> steps -> its point."""
+
+
+def read(metric: str, workdir: Path) -> list[Row]:
+    """The measurements of the metric."""
+    rows = measurements.read(workdir / "eval" / "measurements.jsonl")
+    rows = [row for row in rows if row["metric"] == metric and row["reference"] is None and row["value"] is not None]
+    if not rows:
+        sys.exit(f"there is no {metric} in {workdir}/eval/measurements.jsonl")
+    rows = [row for row in rows if row["checkpoint"] == max(row["checkpoint"] for row in rows)]
+    return [row for row in rows if row["ema"] == rows[-1]["ema"]]
+
+
+def points(rows: Sequence[Row]) -> Points:
+    """A point a solver and number of steps, the mean over seeds."""
+    found: dict[str, dict[int, list[Row]]] = {}
     for row in rows:
         found.setdefault(solver(row["sampler"]), {}).setdefault(row["steps"], []).append(row)
-    points = {name: {steps: point(same) for steps, same in at.items()} for name, at in found.items()}
-    return points, rows[0]["floor"]
+    return {name: {steps: point(same) for steps, same in at.items()} for name, at in found.items()}
 
 
 def solver(sampler: str) -> str:
@@ -44,31 +53,34 @@ def solver(sampler: str) -> str:
     return sampler.removeprefix("diagonal(").removesuffix(")") if sampler.startswith("diagonal(") else sampler
 
 
-def point(rows: Sequence[dict]) -> Point:
+def point(rows: Sequence[Row]) -> Point:
     """The mean over seeds."""
-    return Point(max(row["nfe"] for row in rows), float(np.mean([row["value"] for row in rows])))
+    for field in SAME:
+        if any(row[field] != rows[0][field] for row in rows):
+            sys.exit(f"{rows[0]['sampler']} was measured with several values of {field}: evaluate into another workdir")
+    return Point(max(row["nfe"] for row in rows), measurements.spread(rows)[0])
 
 
-def table(points: Mapping[str, Mapping[int, Point]]) -> str:
+def table(found: Points) -> str:
     """A row a solver, a column a number of steps."""
-    steps = sorted({n for at in points.values() for n in at})
+    steps = sorted({n for at in found.values() for n in at})
     lines = ["| solver | " + " | ".join(map(str, steps)) + " |", "|---" * (len(steps) + 1) + "|"]
-    for name, at in points.items():
-        cells = [f"{at[n].value:.3g} ({at[n].nfe})" if n in at else "" for n in steps]
+    for name, at in found.items():
+        cells = [f"{measurements.number(at[n].value)} ({at[n].nfe})" if n in at else "" for n in steps]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def picture(metric: str, points: Mapping[str, Mapping[int, Point]], floor: float | None) -> bytes:
-    """The metric against the evaluations; the best at the fewest evaluations in colour."""
-    ranked = sorted(points, key=lambda name: min(p.value * max(p.nfe, 8) for p in points[name].values()))
+def picture(metric: str, found: Points, floor: float | None) -> bytes:
+    """The metric against the evaluations; in colour those that are good at few."""
+    ranked = sorted(found, key=lambda name: min(p.value * max(p.nfe, 8) for p in found[name].values()))
     with plots.panels(1) as (figure, (axis,)):
         figure.set_size_inches(plots.WIDTH, 4.2)
-        for name in points:
-            place = ranked.index(name)
-            nfe, value = np.transpose(sorted(points[name].values()))
+        for name in found:
+            place, curve = ranked.index(name), sorted(found[name].values())
             colour, label = (plots.COLOURS[place], name) if place < SHOWN else (plots.FAINT, None)
-            axis.plot(nfe, value, "o-", color=colour, markersize=4, label=label, zorder=-place)
+            values = [p.value for p in curve]
+            axis.plot([p.nfe for p in curve], values, "o-", color=colour, markersize=4, label=label, zorder=-place)
         if floor is not None:
             axis.axhline(floor, color=plots.INK, linestyle=(0, (4, 3)), linewidth=1.2)
         axis.set_xscale("log")
@@ -81,9 +93,10 @@ def picture(metric: str, points: Mapping[str, Mapping[int, Point]], floor: float
 
 def main(metric: str, workdir: str, target: str) -> None:
     """Prints the table and writes the picture."""
-    points, floor = read(metric, Path(workdir))
-    print(table(points))
-    Path(target).write_bytes(picture(metric, points, floor))
+    rows = read(metric, Path(workdir))
+    found = points(rows)
+    print(table(found))
+    Path(target).write_bytes(picture(metric, found, rows[0]["floor"]))
 
 
 if __name__ == "__main__":

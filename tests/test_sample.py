@@ -8,6 +8,7 @@ import pytest
 import small_runs
 from PIL import Image
 
+from configs import base
 from flowmaps import evaluate, experiment, generate, plots, sample
 from flowmaps.errors import MissingError, UsageError
 
@@ -58,7 +59,7 @@ def test_all_rows_of_the_grid_come_from_one_noise():
     exp = experiment.build(small_runs.digits(sample__num_samples=3, sample__steps=(1, 2)))
     weights = small_runs.zeros(exp)
     made = {steps: sample.draw(exp, sample.check(exp), weights, steps) for steps in (1, 2)}
-    grid = np.asarray(Image.open(io.BytesIO(sample.draw_images(exp, weights, made)["grid.png"])))
+    grid = np.asarray(Image.open(io.BytesIO(sample.draw_images(exp, sample.check(exp), weights, made)["grid.png"])))
     first, second, real = np.split(np.concatenate([grid, np.zeros_like(grid[:8])]), 3)
     np.testing.assert_array_equal(first[:, -304:], second[:, -304:])
     assert (first[:, -304:] != real[:, -304:]).any()
@@ -123,7 +124,7 @@ def test_an_image_is_noised_and_carried_on(tmp_path, monkeypatch):
     assert (made[2].nfe, made[8].nfe) == (1, 2)
     drawn = []
     monkeypatch.setattr(plots, "image_grid", lambda rows: drawn.append(rows) or b"")
-    sample.draw_images(exp, {}, made)
+    sample.draw_images(exp, sample.check(exp), {}, made)
     (rows,) = drawn
     assert list(rows) == ["2 steps", "8 steps", "given"]
     np.testing.assert_array_equal(rows["given"], np.full((1, 8, 8, 1), 255))
@@ -148,8 +149,24 @@ def test_what_cannot_be_edited_is_one_line(tmp_path, monkeypatch, fields, error,
     assert not (tmp_path / "run" / "samples").exists()
 
 
+def test_latents_are_kept_as_they_are_and_shown_in_colours(tmp_path):
+    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(0, 1, (6, 8, 8, 16)).astype(np.float32))
+    config = base.digits("lsd")
+    config.data = base.part(base.data, "latents", dir=str(tmp_path))
+    config.network.update(width=8, depth=2)
+    config.sample.update(num_samples=3, steps=(1,))
+    config.eval.metrics = ()
+    small_runs.save(config, tmp_path / "run")
+    directory = sample.run(config, tmp_path / "run")
+    (x,) = npz(directory).values()
+    assert (x.shape, x.dtype) == ((3, 8, 8, 16), np.float32)
+    config.sample.start = "any.png"
+    with pytest.raises(UsageError, match=r"'any\.png' is an image, and these data are latent data"):
+        sample.check(experiment.build(config))
+
+
 def test_planes_are_not_edited():
-    with pytest.raises(UsageError, match="are of images, and these data are points of a plane"):
+    with pytest.raises(UsageError, match=r"sample\.interpolations needs images and a Gaussian source"):
         sample.check(experiment.build(small_runs.plane(sample__interpolations=2)))
 
 
@@ -157,7 +174,7 @@ def test_interpolations_end_at_the_images_and_their_decoded_latents(tmp_path):
     config = small_runs.digits(sample__interpolations=3)
     exp = small_runs.save(config, tmp_path)
     _, averages = evaluate.latest(exp, tmp_path)
-    rows = sample.interpolations(exp, averages[0.999], 3)
+    rows = sample.interpolations(exp, averages[0.999])
     test = exp.dataset.test.batch(np.arange(297))
     for row in rows.values():
         assert row.shape == (2 + sample.ARC, 8, 8, 1)

@@ -67,7 +67,7 @@ def test_sdes_take_their_score_from_a_learned_latent(monkeypatch, latent, diffus
     latent = getattr(stochastic_interpolant, latent)(0.4)
     width = lambda t: jnp.sqrt((1 - t) ** 2 + (latent.value(t) / SOURCE_STD) ** 2)  # noqa: E731
     wide = interpolants.path(lambda t: t, width, source_std=SOURCE_STD)
-    model = stochastic_interpolant.Model(Interpolated(gaussian(wide), latent.value), latent, SOURCE_STD)
+    model = stochastic_interpolant.Model(Interpolated(gaussian(wide), latent.value), latent, LINEAR)
     solver, errors = f"euler_maruyama(diffusion={diffusion!r},final='noise')", []
     for steps in (128, 512):
         times = np.linspace(*grid, steps + 1)

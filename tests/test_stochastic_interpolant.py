@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_runs
-from laws import LAWS, SOURCE_STD, interpolated
+from laws import LAWS, LINEAR, SOURCE_STD, interpolated
 
-from flowmaps import data, experiment, generate, interpolants, metrics
+from flowmaps import data, evaluate, experiment, generate, interpolants, rows, solvers
 from flowmaps.errors import UsageError
 from flowmaps.methods import stochastic_interpolant
 from flowmaps.methods.stochastic_interpolant import Model
@@ -20,7 +20,7 @@ LATENTS = {name: getattr(stochastic_interpolant, name)(0.2) for name in ("bridge
 @pytest.mark.parametrize("latent", LATENTS)
 def test_velocity_and_score_are_those_of_the_wider_path(key, latent, law):
     exact = interpolated(law, LATENTS[latent].value)
-    model = Model(exact, LATENTS[latent], SOURCE_STD)
+    model = Model(exact, LATENTS[latent], LINEAR)
     x = jax.random.normal(key, (64, 2))
     t = jnp.linspace(0.01, 0.99, 64)
     np.testing.assert_allclose(model(x, t, t, {}), exact.oracle.velocity(x, t), rtol=1e-9, atol=1e-9)
@@ -28,7 +28,26 @@ def test_velocity_and_score_are_those_of_the_wider_path(key, latent, law):
     score = -noise / (model.level(t)[:, None] * SOURCE_STD**2)
     path = interpolants.path(lambda t: t, lambda t: jnp.sqrt((1 - t) ** 2 + model.level(t) ** 2), source_std=SOURCE_STD)
     np.testing.assert_allclose(velocity, model(x, t, t, {}), atol=1e-12)
+    np.testing.assert_allclose(model.ends(x, t, {})[1], exact.oracle.ends(x, t).data, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(score, path.score(exact.oracle.ends(x, t).noise, t), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("solver", ["euler_maruyama(diffusion='rising_falling')", "edm_heun(denoise=True)"])
+@pytest.mark.parametrize("latent", LATENTS)
+def test_a_denoised_end_is_the_mean_of_the_data(key, latent, solver):
+    """Without what is left of the latent: E[x1 | x] at the last time before the end, or at the end."""
+    exact = interpolated("gaussian", LATENTS[latent].value)
+    model, x = Model(exact, LATENTS[latent], LINEAR), jax.random.normal(key, (8, 2))
+    keys = rows.keys(key, 0, 8)
+    out = solvers.load(solver)(model, LINEAR, x, np.array([0.5, 0.9]), keys, {})
+    if solver.startswith("edm"):
+        before = solvers.load("edm_heun")(model, LINEAR, x, np.array([0.5, 0.9]), keys, {}).x
+        expected = exact.oracle.ends(before, jnp.full(8, 0.9)).data
+    else:
+        data = exact.oracle.ends(x, jnp.full(8, 0.5)).data
+        expected = LINEAR.point(model.ends(x, jnp.full(8, 0.5), {})[0], data, jnp.full(8, 0.9))
+    np.testing.assert_allclose(out.x, expected, rtol=1e-9, atol=1e-9)
 
 
 def two_sets(**fields):
@@ -88,9 +107,10 @@ def test_the_step_takes_x0_from_the_batch():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sample__solver": "ancestral"}, "needs the score, which the velocity has for a Gaussian source"),
+        ({"sample__solver": "ancestral"}, "ancestral needs the score, which the velocity tells for a Gaussian source"),
+        ({"sample__sampler": "renoising"}, "renoising needs the score, which the velocity tells for a Gaussian source"),
         ({"sample__solver": "euler_maruyama", "data__name": "checker"}, "at time 0, where it is infinite"),
-        ({"prediction__name": "noise"}, "reads its network itself: set prediction.name to 'velocity'"),
+        ({"prediction__name": "v"}, "reads its network itself: set prediction.name to 'velocity'"),
         ({"network__name": "log_variance"}, "network 'log_variance' has one output, and this method reads 2"),
     ],
 )
@@ -102,10 +122,10 @@ def test_what_an_interpolant_cannot_do_is_one_line(fields, message):
         )
 
 
-def test_likelihood_of_another_source_is_refused():
-    exp = experiment.build(two_sets())
-    with pytest.raises(UsageError, match="needs a Gaussian source"):
-        metrics.load("nll").compute(None, exp.interpolant, exp.dataset, 0)
+@pytest.mark.parametrize("metric", ["nll"])
+def test_likelihood_of_another_source_is_refused(metric):
+    with pytest.raises(UsageError, match="metric 'nll' needs a Gaussian source, which this run has not"):
+        evaluate.check(experiment.build(two_sets(eval__metrics=(metric,))))
 
 
 def test_a_run_of_one_output_cannot_start_it(tmp_path):

@@ -84,13 +84,14 @@ def test_an_interrupted_run_ends_as_one_that_was_not_to_the_bit(tmp_path, monkey
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
-def test_a_longer_run_goes_on_and_a_shorter_one_is_done(tmp_path):
+def test_a_longer_run_goes_on_and_a_shorter_one_is_refused(tmp_path):
+    """The record of what was trained stays as it is; the same length again trains nothing."""
     assert train.run(make_config(), tmp_path)["step"] == 20
-    assert train.run(make_config(**{"train.steps": 10}), tmp_path) == {
-        "mode": "train",
-        "workdir": str(tmp_path),
-        "step": 20,
-    }
+    written = (tmp_path / "config.json").read_text()
+    with pytest.raises(UsageError, match=r"has taken 20 steps, more than train\.steps=10: there is nothing to train"):
+        train.run(make_config(**{"train.steps": 10}), tmp_path)
+    assert (tmp_path / "config.json").read_text() == written
+    assert train.run(make_config(), tmp_path) == {"mode": "train", "workdir": str(tmp_path), "step": 20}
     assert train.run(make_config(**{"train.steps": 25}), tmp_path)["step"] == 25
     assert [line["step"] for line in losses(tmp_path)] == [5, 10, 15, 20, 25]
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 25
@@ -254,7 +255,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, changed,
 def test_another_config_is_refused_and_replaced_on_demand(tmp_path):
     train.run(make_config(), tmp_path)
     other = make_config(seed=1, **{"train.steps": 5})
-    with pytest.raises(UsageError, match=r"another config: seed 0 -> 1; give another --workdir, or --overwrite"):
+    with pytest.raises(UsageError, match=r"another config: seed 0 -> 1; give the values .*--overwrite"):
         train.run(other, tmp_path)
     assert train.run(other, tmp_path, overwrite=True)["step"] == 5
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:

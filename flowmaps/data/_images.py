@@ -129,7 +129,8 @@ def _opened(file: io.BufferedIOBase, name: Any) -> Image.Image:
     try:
         image = Image.open(file)
     except Exception as error:  # whatever a decoder meets in a broken file
-        raise UsageError(f"{name} is not a readable image: {error}") from error
+        reason = str(error).partition("<")[0].strip()  # not the buffer that PIL names
+        raise UsageError(f"{name} is not a readable image: {reason}") from error
     if image.mode.startswith(("I", "F")):
         raise UsageError(f"{name} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits")
     return image

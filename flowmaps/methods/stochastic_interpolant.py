@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
-from flowmaps.interpolants import Interpolant
+from flowmaps.interpolants import Ends, Interpolant
 from flowmaps.methods import _terms
 from flowmaps.rows import expand
-from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles, Velocity
+from flowmaps.types import Array, Batch, Cond, Keys, Loss, Manyheaded, Method, Roles
 from flowmaps.weightings import squared
 
 Points = Float[Array, "b *d"]
@@ -64,9 +64,9 @@ def constant(scale: float) -> Latent:
 class Model(NamedTuple):
     """The velocity b of a network with the heads v and eta; SDEs take their score from its own noise, the latent."""
 
-    network: Velocity
+    network: Manyheaded
     latent: Latent
-    source_std: float
+    interpolant: Interpolant
 
     def __call__(self, x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
         v, eta = self.heads(x, s, t, cond, dropout=dropout)
@@ -79,11 +79,16 @@ class Model(NamedTuple):
     def velocity_and_noise(self, x: Points, t: Times, cond: Cond) -> tuple[Points, Points]:
         """b and source_std E[z | x_t = x]."""
         v, eta = self.heads(x, t, t, cond)
-        return v + expand(self.latent.slope(t), x) * eta, self.source_std * eta
+        return v + expand(self.latent.slope(t), x) * eta, self.interpolant.source_std * eta
 
     def level(self, t: Times) -> Times:
         """The standard deviation of x_t's Gaussian part, in units of source_std."""
-        return self.latent.value(t) / self.source_std
+        return self.latent.value(t) / self.interpolant.source_std
+
+    def ends(self, x: Points, t: Times, cond: Cond) -> Ends:
+        """E[x0 | x_t = x] and E[x1 | x_t = x], of which v and x - gamma eta are the path's own combinations."""
+        v, eta = self.heads(x, t, t, cond)
+        return self.interpolant.ends_from_velocity(x - expand(self.latent.value(t), x) * eta, v, t)
 
 
 def make(
@@ -118,5 +123,5 @@ def make(
         samplers.make("diagonal", interpolant=interpolant),
         diagonal_only=True,
         heads=2,
-        model=lambda network: Model(network, gamma, interpolant.source_std),
+        model=lambda network: Model(network, gamma, interpolant),
     )

@@ -6,7 +6,7 @@ A file of this package that has a mapping `METRICS` (name -> Metric) adds what i
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,6 +52,8 @@ class ModelMetric(NamedTuple):
     """(velocity, interpolant, dataset, seed) -> values, and the evaluations of the velocity that they took a row."""
     floor: Callable[..., Values]
     """(dataset, seed, num_samples=num_samples) -> the same values for the exact velocity, nan where not known."""
+    needs: Literal["any source", "gaussian source", "score"] = "any source"
+    """What it takes of the source: its density, or that the velocity tells the score."""
     references: Mapping[str, Callable[[Any, int], Values]] = {}
 
 

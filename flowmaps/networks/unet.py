@@ -22,8 +22,10 @@ ZERO = nn.initializers.zeros_init()
 
 
 def normed(x: Images) -> Images:
-    """Group norm in groups of 4 channels or more, at most 32 of them."""
-    return nn.GroupNorm(num_groups=min(32, x.shape[-1] // 4), epsilon=1e-6)(x)
+    """Group norm in as many groups as go, at most 32 and of 4 channels or more."""
+    channels = x.shape[-1]
+    most = max(min(32, channels // 4), 1)
+    return nn.GroupNorm(num_groups=max(n for n in range(1, most + 1) if channels % n == 0), epsilon=1e-6)(x)
 
 
 def halved(x: Images) -> Images:
@@ -57,13 +59,13 @@ class Block(nn.Module):
         h = nn.silu(normed(h + shift[:, None, None]))
         h = nn.Conv(self.channels, (3, 3), kernel_init=ZERO, dtype=self.dtype)(row_dropout(h, self.dropout, keys))
         skip = resize(x)
-        if skip.shape[-1] != self.channels:
+        if self.resize != "same" or skip.shape[-1] != self.channels:
             skip = nn.Conv(self.channels, (1, 1), dtype=self.dtype)(skip)
         x = (skip + h) / math.sqrt(2)
         if not self.heads:
             return x
         tokens = normed(x).reshape(x.shape[0], -1, self.channels)
-        return (x + Attention(self.heads, self.dtype)(tokens).reshape(x.shape)) / math.sqrt(2)
+        return (x + Attention(self.heads, self.dtype, ZERO)(tokens).reshape(x.shape)) / math.sqrt(2)
 
 
 class UNet(nn.Module):
@@ -106,31 +108,30 @@ class UNet(nn.Module):
         c = TimeAndLabel(4 * self.width, self.num_classes)(s, t, cond)
         made = 0
 
-        def block(h: Images, level: int, resize: str = "same", attend: bool | None = None) -> Images:
+        def block(h: Images, channels: int, resize: str = "same", *, attend: bool = False) -> Images:
             nonlocal made
             made += 1
-            side = {"same": h.shape[1], "down": h.shape[1] // 2, "up": h.shape[1] * 2}[resize]
-            attend = side in self.attention if attend is None else attend
-            channels = self.multipliers[level] * self.width
             apply = Block(channels, self.dropout, self.heads if attend else 0, resize, body)
             return apply(h, c.astype(h.dtype), layer_keys(dropout, made))
 
         levels = range(len(self.multipliers))
+        channels = [self.width * m for m in self.multipliers]
         h = nn.Conv(self.width, (3, 3), dtype=body)(x)
         skips = [h]
         for level in levels:
             if level:
-                h = block(h, level, "down", attend=False)
+                h = block(h, channels[level - 1], "down")
                 skips.append(h)
             for _ in range(self.depth):
-                h = block(h, level)
+                h = block(h, channels[level], attend=h.shape[1] in self.attention)
                 skips.append(h)
-        h = block(block(h, levels[-1], attend=True), levels[-1], attend=False)
+        h = block(block(h, channels[-1], attend=True), channels[-1])
         for level in reversed(levels):
             if level != levels[-1]:
-                h = block(h, level, "up", attend=False)
-            for _ in range(self.depth + 1):
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level)
+                h = block(h, channels[level + 1], "up")
+            for i in range(self.depth + 1):
+                attend = i == self.depth and h.shape[1] in self.attention
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), channels[level], attend=attend)
         out = nn.Conv(self.outputs * x.shape[-1], (3, 3), kernel_init=ZERO)(nn.silu(normed(h.astype(c.dtype))))
         heads = tuple(jnp.split(out.astype(jnp.promote_types(x.dtype, jnp.float32)), self.outputs, axis=-1))
         return heads[0] if self.outputs == 1 else heads

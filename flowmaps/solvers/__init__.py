@@ -79,8 +79,16 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
 
 
 def ends(velocity: Velocity, interpolant: Interpolant, x: Points, t: Times, cond: Cond) -> Ends:
-    """E[x0 | x_t = x] and E[x1 | x_t = x], from one evaluation."""
+    """E[x0 | x_t = x] and E[x1 | x_t = x], from one evaluation; for a model with a latent beside them (types.Noisy) the
+    ends of which x and b_t(x) are the path's combinations, all that a solver of the ODE needs."""
     return interpolant.ends_from_velocity(x, velocity(x, t, t, cond), t)
+
+
+def means(velocity: Velocity, interpolant: Interpolant, x: Points, t: Times, cond: Cond) -> Ends:
+    """E[x0 | x_t = x] and E[x1 | x_t = x] of any model, from one evaluation."""
+    if isinstance(velocity, Noisy):
+        return Ends(*velocity.ends(x, t, cond))
+    return ends(velocity, interpolant, x, t, cond)
 
 
 def velocity_and_noise(
@@ -135,7 +143,7 @@ def check_end(interpolant: Interpolant, grid: Grid) -> None:
 
 def denoised(way: Trajectory, velocity: Velocity, interpolant: Interpolant, t: float, cond: Cond) -> Trajectory:
     """The way with its end, at time t, replaced by E[x1 | x_t], which takes one evaluation more."""
-    data = ends(velocity, interpolant, way.x, jnp.full(way.x.shape[:1], t), cond).data
+    data = means(velocity, interpolant, way.x, jnp.full(way.x.shape[:1], t), cond).data
     return Trajectory(data, way.nfe + evaluations(velocity), way.path.at[-1].set(data))
 
 

@@ -82,7 +82,7 @@ def solve(
     def last(x, s, t, number):
         if final == "mean":
             return x + expand(t - s, x) * drift(x, s), evaluations(velocity)
-        return interpolant.point(*solvers.ends(velocity, interpolant, x, s, cond), t), evaluations(velocity)
+        return interpolant.point(*solvers.means(velocity, interpolant, x, s, cond), t), evaluations(velocity)
 
     if final == "noise":
         return solvers.march(noisy, x, grid)

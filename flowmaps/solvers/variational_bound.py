@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from flowmaps import rows, solvers
+from flowmaps import lookup, rows, solvers
+from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.rows import flat_sum
 from flowmaps.solvers import ancestral, ddim
@@ -47,8 +48,12 @@ def bound(
     """Of data x in [-1, 1] with `levels_per_unit` levels to the unit, by one draw of the states along the grid.
 
     variance: of ancestral's chain; "small", which has no last step, ends with the spread of the step before. The
-    source is N(0, source_std^2 I), scaled as `Interpolant.start` does.
+    source is N(0, source_std^2 I), scaled as `Interpolant.start` does. Raises UsageError for an unknown variance, or
+    less than two steps.
     """
+    lookup.check_name("variance of ancestral", variance, ancestral.VARIANCES)
+    if len(grid) < 3:
+        raise UsageError(f"a bound of {len(grid) - 1} steps: it takes at least 2")
     size = x[0].size
     times = jnp.asarray(grid, jnp.result_type(float))
     std = interpolant.source_std
