@@ -14,4 +14,5 @@ def get_config():
     config.network.scale = 1.0
     config.sample.solver = "annealed_langevin(step_size=2e-4, denoise=True)"
     config.sample.steps = config.eval.steps = (9,)
+    config.eval.num_samples = 50_000  # of 1,001 evaluations each
     return config

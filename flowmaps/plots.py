@@ -51,6 +51,8 @@ WIDTH = 9.6
 """Inches; at 200 dots an inch twice the width of a page, sharp on a fine screen."""
 DPI = 200
 COLUMNS = 3
+LINE = 0.2
+"""Inches of a legend's line."""
 
 
 def quality(rows: Sequence[Row]) -> bytes:
@@ -73,6 +75,7 @@ def quality(rows: Sequence[Row]) -> bytes:
             each = [axis.get_legend_handles_labels() for axis in axes]
             found = {label: handle for handles, labels in each for handle, label in zip(handles, labels, strict=True)}
             columns = 2 if len(groups) > 3 else 1
+            figure.set_figheight(figure.get_figheight() + LINE * -(-len(found) // columns))
             figure.legend(found.values(), found.keys(), loc="outside lower left", ncols=columns)
         return png(figure)
 

@@ -1,8 +1,8 @@
-"""Compares the solvers that a run was evaluated with: python scripts/solvers.py METRIC WORKDIR PICTURE.png
+"""Compares the solvers that runs were evaluated with: python -m scripts.solvers PICTURE.png METRIC=WORKDIR ...
 
-Prints a Markdown table, a row a solver, with the metric and in brackets the network evaluations at each number of
-steps, and draws the metric against the evaluations. The numbers are those of eval/measurements.jsonl, of the newest
-checkpoint and its average that was measured last; seeds of sampling are averaged.
+For each run a Markdown table, a row a solver, with the metric and in brackets the network evaluations at each number of
+steps, and a panel of the metric against the evaluations. The numbers are those of eval/measurements.jsonl, of the
+newest checkpoint and its average that was measured last; seeds of sampling are averaged.
 """
 
 import sys
@@ -13,8 +13,8 @@ from typing import NamedTuple
 from flowmaps import measurements, plots
 from flowmaps.measurements import Row
 
-SHOWN = 6
-"""Curves in colour; the others are grey."""
+FEW = 8
+"""Evaluations below which fewer are no merit."""
 SAME = ("grid", "guidance", "guidance_interval", "num_samples")
 """What the measurements of one point of the table must agree in."""
 
@@ -71,33 +71,47 @@ def table(found: Points) -> str:
     return "\n".join(lines)
 
 
-def picture(metric: str, found: Points, floor: float | None) -> bytes:
-    """The metric against the evaluations; in colour those that are good at few."""
-    ranked = sorted(found, key=lambda name: min(p.value * max(p.nfe, 8) for p in found[name].values()))
-    with plots.panels(1) as (figure, (axis,)):
+def in_colour(each: Sequence[Points]) -> dict[str, str]:
+    """The colours of the solvers that are good at few evaluations, in all runs together."""
+
+    def cost(name: str) -> float:
+        return sum(min(p.value * max(p.nfe, FEW) for p in found[name].values()) for found in each if name in found)
+
+    return dict(zip(sorted({name for found in each for name in found}, key=cost), plots.COLOURS, strict=False))
+
+
+def picture(each: Mapping[str, Points], floors: Sequence[float | None]) -> bytes:
+    """A panel a run: title -> its points."""
+    colours = in_colour(list(each.values()))
+    with plots.panels(len(each)) as (figure, axes):
         figure.set_size_inches(plots.WIDTH, 4.2)
-        for name in found:
-            place, curve = ranked.index(name), sorted(found[name].values())
-            colour, label = (plots.COLOURS[place], name) if place < SHOWN else (plots.FAINT, None)
-            values = [p.value for p in curve]
-            axis.plot([p.nfe for p in curve], values, "o-", color=colour, markersize=4, label=label, zorder=-place)
-        if floor is not None:
-            axis.axhline(floor, color=plots.INK, linestyle=(0, (4, 3)), linewidth=1.2)
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_xlabel("network evaluations")
-        axis.set_title(metric, loc="left")
-        figure.legend(loc="outside right upper")
+        for axis, (title, found), floor in zip(axes, each.items(), floors, strict=True):
+            for name in sorted(found, key=colours.__contains__):
+                nfe, values = zip(*sorted(found[name].values()), strict=True)
+                axis.plot(nfe, values, "o-", color=colours.get(name, plots.FAINT), markersize=4, label=name)
+            if floor is not None:
+                axis.axhline(floor, color=plots.INK, linestyle=(0, (4, 3)), linewidth=1.2)
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xlabel("network evaluations")
+            axis.set_title(title, loc="left")
+        found = {label: handle for handle, label in zip(*axes[0].get_legend_handles_labels(), strict=True)}
+        figure.legend([found[name] for name in colours], colours, loc="outside lower left", ncols=3)
         return plots.png(figure)
 
 
-def main(metric: str, workdir: str, target: str) -> None:
-    """Prints the table and writes the picture."""
-    rows = read(metric, Path(workdir))
-    found = points(rows)
-    print(table(found))
-    Path(target).write_bytes(picture(metric, found, rows[0]["floor"]))
+def main(target: str, *runs: str) -> None:
+    """Prints the tables and writes the picture."""
+    each, floors = {}, []
+    for metric, _, workdir in (run.partition("=") for run in runs):
+        rows = read(metric, Path(workdir))
+        each[f"{metric}, {Path(workdir).name}"] = found = points(rows)
+        floors.append(rows[0]["floor"])
+        print(f"{metric}, {workdir}\n\n{table(found)}\n")
+    Path(target).write_bytes(picture(each, floors))
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])
