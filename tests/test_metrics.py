@@ -22,7 +22,7 @@ def checker():
 
 
 def test_metrics_are_those_that_the_files_list():
-    assert metrics.names() == tuple(sorted((*ON_PLANES, *ON_DIGITS, "nll", "straightness")))
+    assert metrics.names() == tuple(sorted((*ON_PLANES, *ON_DIGITS, "bound", "nll", "straightness")))
 
 
 def test_values_have_one_name_each_over_all_metrics():

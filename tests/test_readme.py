@@ -5,17 +5,15 @@ from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from laws import COUNT, LAWS, LINEAR, gradients
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_the_method_that_the_readme_writes_rests_at_the_exact_map(law):
+def test_the_method_that_the_readme_writes_rests_at_the_exact_map():
     module = ModuleType("foo")
     exec(README.split("```python\n")[1].split("```")[0], module.__dict__)
-    oracle = LAWS[law]()
+    oracle = LAWS["gaussian"]()
     gradient = gradients(module.make(interpolant=LINEAR, total_steps=10), oracle.average_velocity, oracle.sample)
     rest = gradient(jnp.zeros(COUNT), 64)
     assert np.all(np.abs(rest.mean) <= 4 * rest.error + 1e-6)
