@@ -315,10 +315,8 @@ def tells_score(exp: Experiment) -> bool:
 
 def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:
     """Whether a sampler, or the solver that it uses, adds noise for which it needs the velocity to tell the score."""
-    if chosen in ("renoising", "gamma"):
-        return chosen == "renoising" or exp.config.sample.gamma > 0
     if chosen not in ("diagonal", solver):
-        return False
+        return samplers.adds_noise(chosen, exp.config.sample.gamma)
     readable = exp.method.model is not None and exp.config.guidance.scale == 1
     return solvers.needs_gaussian_source(solver, learned_noise=readable)
 

@@ -74,6 +74,11 @@ def diagonal(
 NAMES = ("one_step", "composed", "renoising", "gamma", "diagonal")
 
 
+def adds_noise(name: str, gamma: float) -> bool:
+    """Whether a sampler of the map draws from the source again, which then must be Gaussian."""
+    return name == "renoising" or (name == "gamma" and gamma > 0)
+
+
 def make(name: str, *, interpolant: Interpolant, solver: str = "euler", gamma: float = 0.5) -> Sampler:
     """The sampler `name`, or the sampler `diagonal` with the solver of that name (and options).
 
