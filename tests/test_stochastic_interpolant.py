@@ -7,6 +7,7 @@ import pytest
 import small_runs
 from laws import LAWS, LINEAR, SOURCE_STD, interpolated
 
+from configs import base
 from flowmaps import data, evaluate, experiment, generate, interpolants, rows, solvers
 from flowmaps.errors import UsageError
 from flowmaps.methods import stochastic_interpolant
@@ -122,10 +123,14 @@ def test_what_an_interpolant_cannot_do_is_one_line(fields, message):
         )
 
 
-@pytest.mark.parametrize("metric", ["nll"])
-def test_likelihood_of_another_source_is_refused(metric):
+def test_likelihoods_of_another_source_are_refused():
+    """The ODE's needs its density, the chain's bound that the velocity tells the score, as it does without a latent."""
     with pytest.raises(UsageError, match="metric 'nll' needs a Gaussian source, which this run has not"):
-        evaluate.check(experiment.build(two_sets(eval__metrics=(metric,))))
+        evaluate.check(experiment.build(two_sets(eval__metrics=("nll",))))
+    config = small_runs.digits(eval__metrics=("bound",))
+    config.method = base.part(base.methods, "stochastic_interpolant")
+    with pytest.raises(UsageError, match="metric 'bound' needs a Gaussian source alone, independent of the data"):
+        evaluate.check(experiment.build(config))
 
 
 def test_a_run_of_one_output_cannot_start_it(tmp_path):

@@ -19,14 +19,15 @@ Points = Float[Array, "b *d"]
 def encode(
     velocity: Velocity, interpolant: Interpolant, x: Points, cond: Cond, *, rtol: float = 1e-5, atol: float = 1e-5
 ) -> solvers.Trajectory:
-    """The states at t_min from which the ODE leads to x at solvers.last_time."""
+    """The states at t_min from which the ODE leads to x at solvers.last_time; its count is solvers.GAVE_UP where the
+    tolerance was not reached."""
     return _between(velocity, interpolant, x, cond, solvers.last_time(interpolant), interpolant.t_min, rtol, atol)
 
 
 def decode(
     velocity: Velocity, interpolant: Interpolant, x: Points, cond: Cond, *, rtol: float = 1e-5, atol: float = 1e-5
 ) -> solvers.Trajectory:
-    """The data at solvers.last_time to which the ODE leads from x at t_min."""
+    """The data at solvers.last_time to which the ODE leads from x at t_min; its count as of `encode`."""
     return _between(velocity, interpolant, x, cond, interpolant.t_min, solvers.last_time(interpolant), rtol, atol)
 
 
