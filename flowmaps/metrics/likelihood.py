@@ -3,7 +3,7 @@
 nll      by its ODE, with the exact trace. On planes the negative log-density in nats a point, whose floor is the
          law's entropy; on digits bits a pixel of data that are uniformly dequantised, 17 levels, 8 to the unit.
 bound    the variational bound of ancestral sampling, in bits a pixel, for both variances; of networks that know
-             that pixels are whole, for one trained on dequantised data pays for what lies within the levels.
+         that pixels are whole, for one trained on dequantised data pays for what lies within the levels.
 """
 
 from functools import partial
@@ -29,6 +29,7 @@ CHAIN = 1_000
 def nll(velocity, interpolant, dataset, seed: int, num_samples: int = NUM_SAMPLES) -> tuple[dict[str, float], int]:
     """The mean over held-out data, and the evaluations that the hardest of them took."""
     x, label = held_out(dataset, seed, num_samples)
+    x = dequantised(x, dataset, seed)
     cond = {"label": jnp.asarray(label)} if dataset.num_classes else {}
     keys = rows.keys(jax.random.key(seed), 0, len(x))
 
@@ -49,14 +50,18 @@ def nll(velocity, interpolant, dataset, seed: int, num_samples: int = NUM_SAMPLE
 
 
 def held_out(dataset, seed: int, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Test data and their labels; of whole numbers, anywhere within their level."""
+    """Test data and their labels."""
     source = dataset.test or dataset.train
     batch = source.batch(np.arange(min(len(source), num_samples)), seed)
-    x = batch["x1"]
-    if dataset.kind in LEVELS_PER_UNIT:
-        within = np.random.default_rng(seed).random(x.shape, np.float32) - np.float32(0.5)
-        x = x + within / LEVELS_PER_UNIT[dataset.kind]
-    return x, batch["label"]
+    return batch["x1"], batch["label"]
+
+
+def dequantised(x: np.ndarray, dataset, seed: int) -> np.ndarray:
+    """Whole numbers as points anywhere within their level; other data as they are."""
+    if dataset.kind not in LEVELS_PER_UNIT:
+        return x
+    within = np.random.default_rng(seed).random(x.shape, np.float32) - np.float32(0.5)
+    return x + within / LEVELS_PER_UNIT[dataset.kind]
 
 
 def entropy(dataset, seed: int, num_samples: int = NUM_SAMPLES) -> dict[str, float]:
@@ -70,10 +75,9 @@ def discrete_bound(
     velocity, interpolant, dataset, seed: int, num_samples: int = NUM_SAMPLES
 ) -> tuple[dict[str, float], int]:
     """The mean over held-out data of the bound with each variance."""
-    source, levels = dataset.test or dataset.train, LEVELS_PER_UNIT[dataset.kind]
-    batch = source.batch(np.arange(min(len(source), num_samples)), seed)
-    cond = {"label": jnp.asarray(batch["label"])} if dataset.num_classes else {}
-    keys = rows.keys(jax.random.key(seed), 0, len(batch["x1"]))
+    (x, label), levels = held_out(dataset, seed, num_samples), LEVELS_PER_UNIT[dataset.kind]
+    cond = {"label": jnp.asarray(label)} if dataset.num_classes else {}
+    keys = rows.keys(jax.random.key(seed), 0, len(x))
     steps = interpolant.num_steps or CHAIN
     grid = np.linspace(interpolant.t_min, interpolant.t_max, steps + 1)
 
@@ -84,7 +88,7 @@ def discrete_bound(
         )
         return sum(terms).mean() / (x[0].size * jnp.log(2.0))
 
-    x = jnp.asarray(batch["x1"])
+    x = jnp.asarray(x)
     return {f"bound_{v}": float(bits(x, keys, cond, v)) for v in ("large", "small")}, steps
 
 
