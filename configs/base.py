@@ -152,17 +152,23 @@ def digits(method: str, **options: Any) -> ConfigDict:
     return config
 
 
-def denoiser(bundle: Callable[..., ConfigDict], path: str, prediction: str, solver: str, **options: Any) -> ConfigDict:
-    """A diffusion model on a data set's bundle: noise of unit variance on the path, a prediction scaled by the data's
-    standard deviation, and the solver that its authors sample with."""
-    config = bundle("diffusion", **options)
+def on_levels(config: ConfigDict, path: str, prediction: str, **options: Any) -> ConfigDict:
+    """A model of noise levels on a data set's bundle: noise of unit variance on the path (with its options), and a
+    prediction scaled by the data's standard deviation."""
     std = DATA_STD[config.data.name]
     config.coupling.scale = 1.0
     if "scale" in config.network:
         config.network.scale = 1.0
-    config.interpolant = part(interpolants, path)
+    config.interpolant = part(interpolants, path, **options)
     config.prediction = part(predictions, prediction, data_std=std)
-    config.method.data_std = std
+    if "data_std" in config.method:
+        config.method.data_std = std
+    return config
+
+
+def denoiser(bundle: Callable[..., ConfigDict], path: str, prediction: str, solver: str, **options: Any) -> ConfigDict:
+    """A diffusion model on a data set's bundle, and the solver that its authors sample with."""
+    config = on_levels(bundle("diffusion", **options), path, prediction)
     config.sample.solver = solver
     return config
 

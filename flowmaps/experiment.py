@@ -32,7 +32,7 @@ from flowmaps import (
 )
 from flowmaps.couplings import Coupling
 from flowmaps.errors import UsageError
-from flowmaps.guidance import ClassifierFree
+from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
@@ -159,13 +159,18 @@ def make_networks(
             f"method {config.method.name!r} trains a network for its role {missing[0]!r}, and the config gives none: "
             f"set config.players.{missing[0]}.network"
         )
-    sections = {role: (model.config.network, model.method.heads) for role, model in models.items()}
-    sections |= {role: (config.players[role].network, 1) for role in method.owners}
     given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
-    return {
-        role: networks.make(section.name, **given, outputs=outputs, **options(section))
-        for role, (section, outputs) in sections.items()
-    }
+
+    def of_model(model: Model) -> nn.Module:
+        section, (_, made_by) = model.config.network, model
+        wanted = {"outputs": made_by.heads, "guided": made_by.reads_guidance}
+        return networks.make(section.name, **given, **wanted, **options(section))
+
+    def of_role(section: ConfigDict) -> nn.Module:
+        return networks.make(section.name, **given, **options(section))
+
+    owned = {role: of_role(config.players[role].network) for role in method.owners}
+    return {role: of_model(model) for role, model in models.items()} | owned
 
 
 def reading(model: Model, interpolant: Interpolant) -> Reading:
@@ -176,11 +181,11 @@ def reading(model: Model, interpolant: Interpolant) -> Reading:
     config, method = model
     name = config.prediction.name
     predictions.check_start(name, interpolant)
-    if method.heads == 1:
+    if method.model is None:
         return predictions.make(name, interpolant=interpolant, **options(config.prediction))
     if name != "velocity":
         raise UsageError(f"method {config.method.name!r} reads its network itself: set prediction.name to 'velocity'")
-    return method.model or (lambda network: network)
+    return method.model
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
@@ -276,11 +281,13 @@ def bind(exp: Experiment, role: str, params: Params) -> Callable:
 
 
 def student(exp: Experiment, params: Params) -> Velocity:
-    """The student with the given parameters, without dropout, guided as config.guidance says."""
+    """The student with the given parameters, without dropout, guided as config.guidance says: by its own input where
+    it has one, otherwise classifier-free."""
     velocity = bind(exp, "student", params)
     if exp.config.guidance.scale == 1:
         return velocity
-    return ClassifierFree(velocity, exp.config.guidance.scale, tuple(exp.config.guidance.interval))
+    guided = Conditioned if exp.method.reads_guidance else ClassifierFree
+    return guided(velocity, exp.config.guidance.scale, tuple(exp.config.guidance.interval))
 
 
 def roles_for_sampling(exp: Experiment, params: Params) -> Roles:

@@ -53,3 +53,30 @@ class ClassifierFree(NamedTuple):
 def paired(one: Float[Array, "b *d"] | Array, other: Float[Array, "b *d"] | Array) -> Array:
     """Rows of both in turn, so that a batch cut over devices is doubled on each for itself."""
     return jnp.stack([one, other], axis=1).reshape(-1, *one.shape[1:])
+
+
+class Conditioned(NamedTuple):
+    """A velocity that has learned guided ones, asked for `scale` in `interval`: one evaluation and no second pass."""
+
+    velocity: Velocity
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(
+        self,
+        x: Float[Array, "b *d"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> Float[Array, "b *d"]:
+        return self.velocity(x, s, t, with_guidance(cond, jnp.full_like(s, self.scale), self.interval), dropout=dropout)
+
+
+def with_guidance(
+    cond: Cond, scale: Float[Array, " b"], interval: Float[Array, "b 2"] | tuple[float, float] = (0.0, 1.0)
+) -> Cond:
+    """The condition that asks for guidance of each row's scale in its interval of times."""
+    ends = jnp.broadcast_to(jnp.asarray(interval, scale.dtype), (*scale.shape, 2))
+    return {**cond, "guidance": scale, "interval": ends}

@@ -11,7 +11,7 @@ gradient flows through, since the methods differ in nothing else; all other valu
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,11 @@ from flowmaps.types import Array, Cond, Keys, Velocity
 
 Points = Float[Array, "b *d"]
 Times = Float[Array, " b"]
+Tree = Any
+"""What a function gives: an array, or several."""
 
 
-def directional_derivative(function: Callable, point: tuple, direction: tuple) -> tuple[Array, Array]:
+def directional_derivative(function: Callable, point: tuple, direction: tuple) -> tuple[Tree, Tree]:
     """(f, df) at `point` along `direction`, by one forward-mode pass."""
     return jax.jvp(function, point, direction)
 
@@ -93,6 +95,7 @@ def eulerian(
     *,
     through: Literal["velocity", "slope", "map", "all"] = "velocity",
     direction: Points | None = None,
+    share: float | Array = 1.0,
     dropout: Keys | None = None,
 ) -> Points:
     """d/ds X_{s,t}(x) + grad X_{s,t}(x) b = b - v + (t - s) (dv/ds + grad v b), with b = `velocity` = b_s(x).
@@ -100,13 +103,14 @@ def eulerian(
     through "velocity": v alone (MeanFlow, and the only one that a conditional velocity leaves unbiased beside
     "slope"); "slope": d/ds X, that is v and dv/ds, with the advection grad X b stopped (ESD, "full" in its code);
     "map": everything but b (ESD, "convex" in its code); "all": b as well. `direction`, where given, stands for b
-    in grad v b alone: a marginal velocity there and a conditional one before it (improved MeanFlow).
+    in grad v b alone: a marginal velocity there and a conditional one before it (improved MeanFlow). `share` of the
+    derivative is taken: from 0, which is flow matching, to 1 (Align Your Flow's warm-up).
     """
 
     def at_start(x: Points, s: Times) -> Points:
         return student(x, s, t, cond, dropout=dropout)
 
-    span = expand(t - s, x)
+    span = share * expand(t - s, x)
     still, tick = jnp.zeros_like(x), jnp.ones_like(s)
     direction = velocity if direction is None else direction
     if through != "all":
@@ -130,17 +134,39 @@ def semigroup(
     share: Times,
     cond: Cond,
     *,
+    first: Points | None = None,
     through: Literal["velocity", "all"] = "velocity",
     dropout: Keys | None = None,
 ) -> Points:
     """v_{s,t}(x) - [h v_{s,u}(x) + (1 - h) v_{u,t}(X_{s,u}(x))], u = s + h (t - s), h = `share` in [0, 1].
 
-    This is (X_{s,t} - X_{u,t} o X_{s,u}) / (t - s). Both legs are `target`'s. through "velocity": v_{s,t} alone.
-    One dropout mask serves the step and its legs.
+    This is (X_{s,t} - X_{u,t} o X_{s,u}) / (t - s). Both legs are `target`'s; `first`, where given, stands for v_{s,u}:
+    the chord of a path, whose error in place of the marginal velocity is O(h) (alpha-Flow). through "velocity":
+    v_{s,t} alone. One dropout mask serves the step and its legs.
     """
     u = s + share * (t - s)
     h = expand(share, x)
-    first = target(x, s, u, cond, dropout=dropout)
+    first = target(x, s, u, cond, dropout=dropout) if first is None else first
     second = target(x + expand(u - s, x) * first, u, t, cond, dropout=dropout)
     legs = h * first + (1 - h) * second
     return student(x, s, t, cond, dropout=dropout) - (legs if through == "all" else stop_gradient(legs))
+
+
+def consistency(
+    student: Velocity,
+    target: Velocity,
+    points: tuple[Points, Points],
+    s: Times,
+    u: Times,
+    t: Times,
+    cond: Cond,
+    dropout: Keys | None = None,
+) -> Points:
+    """X_{s,t}(x_s) - sg X_{u,t}(x_u), for points (x_s, x_u) of one path: the semigroup in units of state, whose first
+    leg is the path's own and not the flow's. It is zero in the mean given x_s up to O(u - s).
+
+    One dropout mask serves both.
+    """
+    earlier, later = points
+    moved = flow_map(student, earlier, s, t, cond, dropout)
+    return moved - stop_gradient(flow_map(target, later, u, t, cond, dropout))

@@ -60,15 +60,22 @@ class Interpolant(NamedTuple):
         """dx_t/dt of the path between x0 and x1; with the conditional means in their place, b_t(x)."""
         return expand(self.alpha.slope(t), x1) * x1 + expand(self.beta.slope(t), x0) * x0
 
+    def chord(self, x0: Points, x1: Points, s: Float[Array, " b"], t: Float[Array, " b"]) -> Points:
+        """(x_t - x_s) / (t - s) of the path between x0 and x1, its average velocity; at s = t its velocity."""
+        return expand(self.alpha.difference(s, t), x1) * x1 + expand(self.beta.difference(s, t), x0) * x0
+
     def start(self, x0: Points, t: float | None = None) -> Points:
         """The state at t, by default t_min, from which generation starts: x_t without its (small) share of data."""
         return self.beta.value(jnp.asarray(self.t_min if t is None else t, x0.dtype)) * x0
 
     def ends_from_velocity(self, x: Points, velocity: Points, t: Float[Array, " b"]) -> Ends:
         """The ends from b_t(x): solves the two linear relations."""
-        a, b, da, db = (expand(c, x) for c in self._coefficients(t))
-        determinant = da * b - db * a
-        return Ends((da * x - a * velocity) / determinant, (b * velocity - db * x) / determinant)
+        _, _, da, db = self._coefficients(t)
+        return self._ends(x, velocity, t, da, db)
+
+    def ends_from_average(self, x: Points, average: Points, s: Float[Array, " b"], t: Float[Array, " b"]) -> Ends:
+        """The ends which, held from s to t, make v_{s,t}(x): those of `chord`. Regular at and near s = t."""
+        return self._ends(x, average, s, self.alpha.difference(s, t), self.beta.difference(s, t))
 
     def ends_from_data(self, x: Points, data: Points, t: Float[Array, " b"]) -> Ends:
         """The ends from E[x1 | x_t]. Singular where beta = 0."""
@@ -93,8 +100,11 @@ class Interpolant(NamedTuple):
 
         Exact at and near s = t, also under jvp. Singular where beta(s) = 0.
         """
-        noise = self.ends_from_data(x, data, s).noise
-        return expand(self.alpha.difference(s, t), x) * data + expand(self.beta.difference(s, t), x) * noise
+        return self.chord(self.ends_from_data(x, data, s).noise, data, s, t)
+
+    def sigma(self, t: Times) -> Times:
+        """source_std beta / alpha, the standard deviation of the noise in x_t / alpha: EDM's sigma."""
+        return self.source_std * self.beta.value(t) / self.alpha.value(t)
 
     def log_level(self, t: Times) -> Times:
         """log(beta / alpha), the noise level at t: minus half the log-SNR. Infinite where alpha or beta is 0."""
@@ -118,6 +128,12 @@ class Interpolant(NamedTuple):
             return jnp.where(later, middle, low), jnp.where(later, high, middle)
 
         return jax.lax.fori_loop(0, jnp.finfo(level.dtype).nmant + 2, halve, (low, high))[1]
+
+    def _ends(self, x: Points, velocity: Points, s: Times, rise: Times, fall: Times) -> Ends:
+        """Solves alpha E + beta N = x and rise E + fall N = velocity."""
+        a, b, da, db = (expand(c, x) for c in (self.alpha.value(s), self.beta.value(s), rise, fall))
+        determinant = da * b - db * a
+        return Ends((da * x - a * velocity) / determinant, (b * velocity - db * x) / determinant)
 
     def _coefficients(self, t: Times) -> tuple[Times, Times, Times, Times]:
         return self.alpha.value(t), self.beta.value(t), self.alpha.slope(t), self.beta.slope(t)

@@ -34,9 +34,15 @@ def velocity(*, interpolant: Interpolant) -> Prediction:
     return lambda raw: raw
 
 
-def data(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
-    """The output is E[x1 | x_s]. Singular where beta = 0."""
-    return from_ends(interpolant, data_std, lambda x, raw, s: interpolant.ends_from_data(x, raw, s))
+def data(*, interpolant: Interpolant, data_std: float = 0.5, clip: float = 0.0) -> Prediction:
+    """The output is E[x1 | x_s]. Singular where beta = 0, unless beta counts as no less than `clip` where it divides
+    (0.05 in pixel MeanFlow, arXiv:2601.22158), which biases the velocity there."""
+
+    def ends(x: Points, raw: Points, s: Times) -> Ends:
+        a, b = (expand(c.value(s), x) for c in (interpolant.alpha, interpolant.beta))
+        return Ends((x - a * raw) / jnp.maximum(b, clip), raw)
+
+    return from_ends(interpolant, data_std, ends)
 
 
 def noise(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
@@ -76,16 +82,68 @@ def edm(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
     return from_ends(interpolant, data_std, ends)
 
 
+def consistency(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
+    """The output is F of f(x) = c_skip x + c_out F(c_in x) with f the identity at the path's last noise level eps (Song
+    et al. 2023, arXiv:2303.01469, appendix C): for y = x / alpha of level sigma,
+
+        c_skip = data_std^2 / ((sigma - eps)^2 + data_std^2)
+        c_out = data_std (sigma - eps) / sqrt(sigma^2 + data_std^2)
+
+    are X_{s,t_max}'s, and between other times the ends that make it are held. With eps = 0 it is `edm`. Singular at
+    alpha = 0.
+    """
+
+    def ends(x: Points, raw: Points, s: Times) -> Ends:
+        y, sigma = x / expand(interpolant.alpha.value(s), x), expand(interpolant.sigma(s), x)
+        rest = sigma - expand(interpolant.sigma(jnp.full_like(s, interpolant.t_max)), x)
+        turn = data_std * raw / jnp.sqrt(sigma**2 + data_std**2) - rest * y / (rest**2 + data_std**2)
+        return Ends(-interpolant.source_std * turn, y + sigma * turn)
+
+    return from_ends(interpolant, data_std, ends)
+
+
+def two_clocks(*, interpolant: Interpolant) -> Prediction:
+    """The output is v_{s,t}, asked of a network of one time: v_{s,s} at 2 - s, and v_{s,t} for s < t at s (FACM's
+    expanded time interval, arXiv:2507.03738). So it knows one end beside the diagonal: the path's."""
+
+    def wrap(raw: Velocity) -> Velocity:
+        def velocity(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
+            clock = jnp.where(s == t, 2 - s, s)
+            return raw(x, clock, clock, cond, dropout=dropout)
+
+        return velocity
+
+    return wrap
+
+
+def scaled(*, interpolant: Interpolant) -> Prediction:
+    """The output times the row's guidance is v_{s,t} (the scale parameter of Terminal Velocity Matching,
+    arXiv:2511.19797): guided velocities grow with the scale, and the network need not."""
+
+    def wrap(raw: Velocity) -> Velocity:
+        def velocity(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
+            out = raw(x, s, t, cond, dropout=dropout)
+            return expand(cond["guidance"], out) * out if "guidance" in cond else out
+
+        return velocity
+
+    return wrap
+
+
 def from_ends(interpolant: Interpolant, data_std: float, ends: ToEnds) -> Prediction:
-    """The velocity of the ends, held from s to t."""
+    """The velocity of the ends, held from s to t; of each head where the network has several."""
 
     def wrap(raw: Velocity) -> Velocity:
         def average(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
             output = raw(x / spread(interpolant, data_std, s, x), s, t, cond, dropout=dropout)
-            source, target = ends(x, output, s)
-            rise, fall = interpolant.alpha.difference(s, t), interpolant.beta.difference(s, t)
-            return expand(rise, x) * target + expand(fall, x) * source
+            return interpolant.chord(*ends(x, output, s), s, t)
 
+        def heads(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> tuple[Points, ...]:
+            first, *others = raw.heads(x / spread(interpolant, data_std, s, x), s, t, cond, dropout=dropout)
+            velocities = (interpolant.velocity(*ends(x, other, s), s) for other in others)
+            return interpolant.chord(*ends(x, first, s), s, t), *velocities
+
+        average.heads = heads
         return average
 
     return wrap
@@ -97,14 +155,14 @@ def spread(interpolant: Interpolant, data_std: float, s: Times, x: Points) -> Fl
     return expand((a**2 * data_std**2 + b**2 * interpolant.source_std**2) ** 0.5, x)
 
 
-PREDICTIONS = {f.__name__: f for f in (velocity, data, noise, score, v, edm)}
+PREDICTIONS = {f.__name__: f for f in (velocity, data, noise, score, v, edm, consistency, two_clocks, scaled)}
 
 
 def check_start(name: str, interpolant: Interpolant) -> None:
     """Raises UsageError where the prediction divides by an alpha that is 0 at the path's first time."""
     with jax.ensure_compile_time_eval():
         nothing = interpolant.alpha.value(jnp.asarray(interpolant.t_min)) == 0
-    if name in ("noise", "score") and nothing:
+    if name in ("noise", "score", "consistency") and nothing:
         raise UsageError(
             f"prediction {name!r} says nothing of the data at time {interpolant.t_min}, where this path has none: "
             "choose velocity, data, v or edm, or a path such as discrete or variance_preserving"

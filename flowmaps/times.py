@@ -38,6 +38,15 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Law:
     return draw
 
 
+def arctan_log_normal(mean: float = 0.0, std: float = 1.0) -> Law:
+    """1 - (2 / pi) arctan(exp(N(mean, std^2))): the log-normal noise levels of the trigonometric path (FACM)."""
+
+    def draw(keys: Keys) -> Float[Array, " b"]:
+        return 1 - 2 / jnp.pi * jnp.arctan(jnp.exp(mean + std * rows.normal(keys, ())))
+
+    return draw
+
+
 def multiples(count: int) -> Law:
     """Uniform on 0, 1/count, ..., (count - 1)/count: DDPM's chain of `count` steps, without its clean end."""
     return lambda keys: jnp.floor(count * rows.uniform(keys)) / count
@@ -48,7 +57,7 @@ def ladder(count: int) -> Law:
     return lambda keys: jnp.floor(count * rows.uniform(keys)) / (count - 1)
 
 
-LAWS = {f.__name__: f for f in (uniform, logit_normal, multiples, ladder)}
+LAWS = {f.__name__: f for f in (uniform, logit_normal, arctan_log_normal, multiples, ladder)}
 
 
 def law(name: str, *parameters: float | int) -> Law:
@@ -61,15 +70,28 @@ def law(name: str, *parameters: float | int) -> Law:
 
 
 def on_path(interpolant: Interpolant, name: str, *parameters: float | int) -> Law:
-    """The law `name` stretched to the path's times; or "log_normal" with mean and standard deviation: the noise level
-    source_std beta / alpha is exp(N(mean, std^2)) (EDM, arXiv:2206.00364, table 1), cut to the path's levels."""
-    lookup.check_name("law of times", name, (*LAWS, "log_normal"))
-    if name != "log_normal":
+    """The law `name` stretched to the path's times; or of the noise level source_std beta / alpha, with mean and
+    standard deviation: "log_normal", exp(N(mean, std^2)) (EDM, arXiv:2206.00364, table 1), what is beyond the path's
+    levels moved to its ends; "truncated_log_normal", the same law on the path's levels alone (iCT, arXiv:2310.14189).
+    """
+    of_levels = ("log_normal", "truncated_log_normal")
+    lookup.check_name("law of times", name, (*LAWS, *of_levels))
+    if name not in of_levels:
         return within(law(name, *parameters), interpolant.t_min, interpolant.t_max)
     if len(parameters) != 2:
-        raise UsageError(f"law of times {(name, *parameters)}: log_normal takes mean, std")
+        raise UsageError(f"law of times {(name, *parameters)}: {name} takes mean, std")
     mean, std = parameters
-    return lambda keys: interpolant.time_of_level(jnp.exp(mean + std * rows.normal(keys, ())) / interpolant.source_std)
+
+    def truncated(keys: Keys) -> Float[Array, " b"]:
+        ends = jnp.asarray([interpolant.t_max, interpolant.t_min], jnp.float32)
+        low, high = (interpolant.log_level(ends) + jnp.log(interpolant.source_std) - mean) / std
+        return jax.vmap(lambda key: jax.random.truncated_normal(key, low, high))(keys)
+
+    def draw(keys: Keys) -> Float[Array, " b"]:
+        normal = rows.normal(keys, ()) if name == "log_normal" else truncated(keys)
+        return interpolant.time_of_level(jnp.exp(mean + std * normal) / interpolant.source_std)
+
+    return draw
 
 
 def within(law: Law, low: float, high: float) -> Law:
@@ -77,12 +99,28 @@ def within(law: Law, low: float, high: float) -> Law:
     return lambda keys: low + (high - low) * law(keys)
 
 
-def sorted_pair(law: Law) -> Callable[[Keys], Pair]:
-    """Two independent draws in order. The uniform law gives the uniform law on the triangle s <= t."""
+def sorted_pair(law: Law, other_law: Law | None = None) -> Callable[[Keys], Pair]:
+    """Two independent draws, of one law or of two, in order. The uniform law gives the uniform law on the triangle
+    s <= t."""
+    second = law if other_law is None else other_law
 
     def draw(keys: Keys) -> Pair:
-        one, other = law(rows.fold(keys, 0)), law(rows.fold(keys, 1))
+        one, other = law(rows.fold(keys, 0)), second(rows.fold(keys, 1))
         return Pair(jnp.minimum(one, other), jnp.maximum(one, other))
+
+    return draw
+
+
+def gap(mean: float, std: float, end_mean: float, end_std: float) -> Callable[[Keys], Pair]:
+    """t - s = sigmoid(N(mean, std^2)), and t = sigmoid(N(end_mean, end_std^2)) cut to what leaves s >= 0 (Terminal
+    Velocity Matching, arXiv:2511.19797, whose clock is turned)."""
+
+    def draw(keys: Keys) -> Pair:
+        length = jax.nn.sigmoid(mean + std * rows.normal(rows.fold(keys, 0), ()))
+        low = (jax.scipy.special.logit(length) - end_mean) / end_std
+        normal = jax.vmap(lambda key, low: jax.random.truncated_normal(key, low, jnp.inf))(rows.fold(keys, 1), low)
+        t = jnp.maximum(jax.nn.sigmoid(end_mean + end_std * normal), length)  # rounding may take it below
+        return Pair(t - length, t)
 
     return draw
 

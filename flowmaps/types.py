@@ -44,7 +44,8 @@ class Velocity(Protocol):
 
 @runtime_checkable
 class Manyheaded(Velocity, Protocol):
-    """A velocity whose network has further outputs."""
+    """A velocity whose network has further outputs; those are read as velocities at s, unless the method reads them
+    itself."""
 
     def heads(
         self,
@@ -151,6 +152,8 @@ class Method(NamedTuple):
     gaussian_source: bool = False
     """Whether it holds for a Gaussian source independent of the data alone."""
     heads: int = 1
-    """Outputs of the student's network, of which the first stands for its velocity; more are read by student.heads."""
+    """Outputs of the student's network, read by student.heads; the first stands for v_{s,t}."""
+    reads_guidance: bool = False
+    """Whether the student's network takes guidance, its scale and interval, as an input."""
     model: Callable[[Manyheaded], Noisy] | None = None
     """The network with its heads -> the student's velocity, which has learned its own noise; None: the first head."""

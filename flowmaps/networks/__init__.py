@@ -14,7 +14,7 @@ from flowmaps import lookup
 from flowmaps.errors import UsageError
 from flowmaps.types import Array, Params
 
-GIVEN = ("shape", "num_classes", "outputs")
+GIVEN = ("shape", "num_classes", "outputs", "guided")
 """What the program gives to every network."""
 LINEN = ("parent", "name")
 """What Linen adds to every module's arguments."""
@@ -35,16 +35,24 @@ def names() -> tuple[str, ...]:
     return tuple(n for n in lookup.modules(sys.modules[__name__]) if hasattr(load(n), "make"))
 
 
-def make(name: str, *, shape: tuple[int, ...], num_classes: int, outputs: int = 1, **chosen: Any) -> nn.Module:
-    """The network `name` for examples of `shape` and `num_classes` classes (0: none), with so many outputs like x.
+def make(
+    name: str, *, shape: tuple[int, ...], num_classes: int, outputs: int = 1, guided: bool = False, **chosen: Any
+) -> nn.Module:
+    """The network `name` for examples of `shape` and `num_classes` classes (0: none), with so many outputs like x, and
+    `guided` with guidance as an input.
 
-    Raises UsageError for an unknown name or option, or a network that has no further outputs.
+    Raises UsageError for an unknown name or option, or a network that has no further outputs or takes no guidance.
     """
     given = {"shape": tuple(shape), "num_classes": num_classes}
+    known = lookup.options(load(name).make)
     if outputs > 1:
-        if "outputs" not in lookup.options(load(name).make):
+        if "outputs" not in known:
             raise UsageError(f"network {name!r} has one output, and this method reads {outputs}")
         given["outputs"] = outputs
+    if guided:
+        if "guided" not in known:
+            raise UsageError(f"network {name!r} takes no guidance as an input, and this method gives it")
+        given["guided"] = True
     return lookup.call(f"network {name}", load(name).make, given, chosen)
 
 

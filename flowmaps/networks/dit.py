@@ -62,6 +62,8 @@ class Dit(nn.Module):
     num_classes: int
     outputs: int = 1
     """Of several each is like x, and the call gives a tuple of them."""
+    guided: bool = False
+    """Whether guidance is an input."""
     patch: int = 2
     width: int = 384
     depth: int = 12
@@ -85,7 +87,7 @@ class Dit(nn.Module):
             raise UsageError(f"{height}x{width} cannot be cut into patches of {self.patch}: set network.patch")
         rows, columns = height // self.patch, width // self.patch
         body = jnp.bfloat16 if self.dtype == "bfloat16" else None  # None: the input's own precision
-        c = TimeAndLabel(self.width, self.num_classes)(s, t, cond)
+        c = TimeAndLabel(self.width, self.num_classes, self.guided)(s, t, cond)
         patches = x.reshape(batch, rows, self.patch, columns, self.patch, channels).swapaxes(2, 3)
         h = nn.Dense(self.width, dtype=body)(patches.reshape(batch, rows * columns, -1))
         h = h + position_embedding(rows, columns, self.width)[None].astype(h.dtype)

@@ -40,11 +40,20 @@ def layer_keys(keys: Keys | None, layer: int) -> Keys | None:
     return None if keys is None else rows.fold(keys, layer)
 
 
+def guidance_numbers(cond: Cond, batch: int) -> Float[Array, "b 3"]:
+    """1 - 1 / scale and the interval's ends: three numbers of order one, 0, 0 and 1 where there is no guidance."""
+    scale = cond.get("guidance", jnp.ones(batch))
+    interval = cond.get("interval", jnp.broadcast_to(jnp.asarray([0.0, 1.0], scale.dtype), (batch, 2)))
+    return jnp.concatenate([1 - 1 / scale[:, None], interval], axis=-1)
+
+
 class TimeAndLabel(nn.Module):
-    """A vector for (s, t, label): smooth embeddings of s and t - s, through a small network, plus the label's."""
+    """A vector for (s, t, label): smooth embeddings of s and t - s, through a small network, plus the label's, and the
+    guidance's where the network is guided."""
 
     width: int
     num_classes: int
+    guided: bool = False
 
     @nn.compact
     def __call__(self, s: Row, t: Row, cond: Cond) -> Float[Array, "b w"]:
@@ -53,6 +62,9 @@ class TimeAndLabel(nn.Module):
         if self.num_classes:
             table = nn.Embed(self.num_classes + 1, self.width, embedding_init=nn.initializers.normal(0.02))
             h = h + table(class_index(cond, self.num_classes, s.shape[0]))
+        if self.guided:
+            numbers = guidance_numbers(cond, s.shape[0]).astype(s.dtype)
+            h = h + nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(numbers)))
         return h
 
 

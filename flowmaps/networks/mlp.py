@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from flowmaps.networks.embeddings import class_index, layer_keys, row_dropout
+from flowmaps.networks.embeddings import class_index, guidance_numbers, layer_keys, row_dropout
 from flowmaps.types import Array, Cond, Keys, Params
 
 
@@ -20,6 +20,8 @@ class Mlp(nn.Module):
     num_classes: int
     outputs: int = 1
     """Of several each is like x, and the call gives a tuple of them."""
+    guided: bool = False
+    """Whether guidance is an input."""
     width: int = 128
     depth: int = 4
     residual: bool = False
@@ -39,7 +41,10 @@ class Mlp(nn.Module):
         dropout: Keys | None = None,
     ) -> Float[Array, "b *d"] | tuple[Float[Array, "b *d"], ...]:
         flat = x.reshape(x.shape[0], -1) / self.scale
-        h = nn.Dense(self.width)(jnp.concatenate([s[:, None], (t - s)[:, None], flat], axis=-1))
+        inputs = [s[:, None], (t - s)[:, None], flat]
+        if self.guided:
+            inputs.append(guidance_numbers(cond, x.shape[0]).astype(flat.dtype))
+        h = nn.Dense(self.width)(jnp.concatenate(inputs, axis=-1))
         if self.num_classes:
             table = nn.Embed(self.num_classes + 1, self.width, embedding_init=nn.initializers.normal(0.5))
             h = h + table(class_index(cond, self.num_classes, x.shape[0]))

@@ -78,6 +78,8 @@ class UNet(nn.Module):
     num_classes: int
     outputs: int = 1
     """Of several each is like x, and the call gives a tuple of them."""
+    guided: bool = False
+    """Whether guidance is an input."""
     width: int = 128
     """Channels, times `multipliers` at each resolution from the finest on."""
     multipliers: tuple[int, ...] = (2, 2, 2)
@@ -105,7 +107,7 @@ class UNet(nn.Module):
                 f"{x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: set network.multipliers"
             )
         body = jnp.bfloat16 if self.dtype == "bfloat16" else None  # None: the input's own precision
-        c = TimeAndLabel(4 * self.width, self.num_classes)(s, t, cond)
+        c = TimeAndLabel(4 * self.width, self.num_classes, self.guided)(s, t, cond)
         made = 0
 
         def block(h: Images, channels: int, resize: str = "same", *, attend: bool = False) -> Images:

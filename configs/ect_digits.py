@@ -1,0 +1,17 @@
+"""Easy consistency training (arXiv:2406.14548) on scikit-learn's digits.
+
+python main.py --config=configs/ect_digits.py --mode=train
+
+It starts as denoising, or from a diffusion model on the same path:
+
+python main.py --config=configs/edm_digits.py --mode=train --workdir=runs/start --config.interpolant.sigma_min=0.0
+python main.py --config=configs/ect_digits.py --mode=train --config.init_from=runs/start
+"""
+
+from configs import base
+
+
+def get_config():
+    options = {"distance": "pseudo_huber", "huber": 1e-6, "weighting": "gap"}  # the plain norm
+    config = base.digits("consistency", schedule="ratio", law=("log_normal", -1.1, 2.0), **options)
+    return base.on_levels(config, "variance_exploding", "edm", sigma_min=0.0)

@@ -1,0 +1,10 @@
+"""Flow-anchored consistency model (arXiv:2507.03738), without a teacher on scikit-learn's digits.
+
+python main.py --config=configs/facm_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.digits("facm", cosine=0.0)  # of one channel an angle says nothing, and on planes it is biased

@@ -1,0 +1,109 @@
+"""Improved MeanFlow (Geng et al. 2025, arXiv:2512.02012; its clock is turned). The network has two heads, u for v_{s,t}
+and v for the velocity v_{s,s}, which sampling leaves out. With g = dx_s/ds, or its guided form,
+
+    L = E w |u_st(x_s) - sg[g + (t - s) (d/ds + v . grad) u_st(x_s)]|^2  +  E w |v(x_s) - g|^2,
+
+MeanFlow's Eulerian identity along the network's own velocity, of less variance. Guidance is an input, its scale omega
+and interval drawn a row:
+
+    g = dx_s/ds + (1 - 1 / omega) (v(x_s | label, omega) - v(x_s | no label)),
+
+at whose fixed point v has scale omega. As the network may predict data (prediction `data`), so does pixel MeanFlow
+(arXiv:2601.22158). Cost: 3F a diagonal row, 5.1F another; guidance adds 1F.
+"""
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jaxtyping import Float
+
+from flowmaps import rows, samplers, times
+from flowmaps.errors import UsageError
+from flowmaps.guidance import with_guidance, without_labels
+from flowmaps.identities import directional_derivative
+from flowmaps.interpolants import Interpolant
+from flowmaps.methods import _terms
+from flowmaps.rows import expand
+from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Keys, Loss, Method, Roles
+from flowmaps.weightings import adaptive, squared
+
+Row = Float[Array, " b"]
+Points = Float[Array, "b *d"]
+
+
+def make(
+    *,
+    interpolant: Interpolant,
+    total_steps: int,
+    diagonal_fraction: float = 0.5,
+    law: tuple = ("logit_normal", 0.4, 1.0),
+    power: float = 1.0,
+    constant: float = 0.01,
+    guidance: tuple[float, float] = (1.0, 1.0),
+    label_dropout: float = 0.0,
+) -> Method:
+    """law: of the two times that are sorted into s <= t, see times.on_path. power, constant: of the adaptive weight w.
+    guidance: the least and the largest omega, log-uniform between them; (1, 1): none, and no input of the network. The
+    interval is all of [0, 1] on diagonal rows, and begins before and ends after 1/2 on others. label_dropout: rows
+    without label have omega = 1.
+
+    Raises UsageError for guidance without dropout, or an omega below 1.
+    """
+    guided = tuple(guidance) != (1.0, 1.0)
+    if guided and label_dropout == 0:
+        raise UsageError(f"method.guidance={guidance} needs method.label_dropout above 0, for example 0.1")
+    if not 1 <= guidance[0] <= guidance[1]:
+        raise UsageError(f"method.guidance={guidance} must be two rising scales of at least 1")
+    shares = (diagonal_fraction, 1 - diagonal_fraction)
+    pair = times.sorted_pair(times.on_path(interpolant, *law))
+
+    def asked(cond: Cond, keys: Keys, *, whole: bool) -> Cond:
+        """The condition with a drawn scale and interval."""
+        if not guided:
+            return cond
+        drawn = guidance[0] * (guidance[1] / guidance[0]) ** rows.uniform(rows.fold(keys, 0))
+        scale = jnp.where(without_labels(cond)["label"] == cond["label"], 1.0, drawn)
+        low, high = (rows.uniform(rows.fold(keys, stream)) / 2 for stream in (1, 2))
+        interval = (0.0, 1.0) if whole else jnp.stack([low, 0.5 + high], axis=-1)
+        return with_guidance(cond, scale, interval)
+
+    def guide(roles: Roles, x: Points, s: Row, velocity: Points, own: Points, cond: Cond, dropout: Keys) -> Points:
+        """g, from the network's own velocity v(x | label, omega)."""
+        if not guided:
+            return velocity
+        unlabelled = with_guidance(without_labels(cond), jnp.ones_like(s))
+        plain = roles.target.heads(x, s, s, unlabelled, dropout=dropout)[1]
+        acts = (cond["interval"][:, 0] <= s) & (s <= cond["interval"][:, 1]) & (cond["label"] != NULL_LABEL)
+        return velocity + expand(jnp.where(acts, 1 - 1 / cond["guidance"], 0.0), x) * (own - plain)
+
+    def diagonal_residuals(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> tuple[Points, Points]:
+        cond = asked(cond, rows.fold(keys, 3), whole=True)
+        s = pair(rows.fold(keys, 1)).s
+        x, velocity = _terms.path_point(interpolant, batch, s)
+        dropout = rows.fold(keys, 2)
+        u, v = roles.student.heads(x, s, s, cond, dropout=dropout)
+        g = stop_gradient(guide(roles, x, s, velocity, stop_gradient(v), cond, dropout))
+        return u - g, v - g
+
+    def map_residuals(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> tuple[Points, Points]:
+        cond = asked(cond, rows.fold(keys, 3), whole=False)
+        s, t = pair(rows.fold(keys, 1))
+        x, velocity = _terms.path_point(interpolant, batch, s)
+        dropout = rows.fold(keys, 2)
+        own = roles.target.heads(x, s, s, cond, dropout=dropout)[1]
+        g = stop_gradient(guide(roles, x, s, velocity, own, cond, dropout))
+
+        def at_start(x: Points, s: Row) -> tuple[Points, ...]:
+            return roles.student.heads(x, s, t, cond, dropout=dropout)
+
+        (u, v), (du, _) = directional_derivative(at_start, (x, s), (stop_gradient(own), jnp.ones_like(s)))
+        return u - g - expand(t - s, x) * stop_gradient(du), v - g
+
+    def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
+        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        diagonal, off = rows.split((batch, cond, keys), shares)
+        parts = (diagonal_residuals(roles, *diagonal), map_residuals(roles, *off))
+        raw = {name: [squared(r) for r in residuals] for name, residuals in zip(("flow", "map"), parts, strict=True)}
+        terms = {name: sum(adaptive(squares, power, constant) for squares in both) for name, both in raw.items()}
+        return _terms.loss(terms, shares, shares, {name: both[0] for name, both in raw.items()})
+
+    return Method({"student": student_loss}, samplers.composed, heads=2, reads_guidance=guided)
