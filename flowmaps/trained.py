@@ -1,6 +1,7 @@
 """A trained run as a start or as a teacher: what its own config.json says, and its averaged student."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ def read(workdir: Path, field: str) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise MissingError(f"{field}={str(workdir)!r} is not the workdir of a run: it has no config.json")
-    return ConfigDict(_tuples(json.loads(path.read_text())))
+    return ConfigDict(_restored(json.loads(path.read_text())))
 
 
 def check_same(trained: ConfigDict, config: ConfigDict, names: tuple[str, ...], field: str) -> None:
@@ -53,11 +54,13 @@ def _plain(found: Any) -> Any:
     return json.loads(found.to_json_best_effort()) if isinstance(found, ConfigDict) else found
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
+def _restored(value: Any) -> Any:
+    """JSON's lists as the tuples that they were, and the name of infinity as the number."""
     if isinstance(value, Mapping):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {name: _restored(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return tuple(map(_restored, value))
+    return math.inf if value == "Infinity" else value
 
 
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

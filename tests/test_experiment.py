@@ -1,4 +1,5 @@
 import json
+import math
 from contextlib import nullcontext
 
 import chex
@@ -9,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from configs import base
-from flowmaps import data, experiment, methods, networks, optimizers, workdir
+from flowmaps import data, experiment, methods, networks, optimizers, trained, workdir
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.types import NULL_LABEL, Roles
@@ -310,6 +311,16 @@ def test_a_trained_run_is_a_frozen_teacher(tmp_path):
     after, _ = experiment.train_step(exp._replace(method=spied))(state, next(batches(exp, config)))
     assert roles[0].teacher is not None
     chex.assert_trees_all_equal(jax.device_get(after.params["teacher"]), expected)
+
+
+def test_a_run_is_read_with_the_values_that_it_was_trained_with(tmp_path):
+    """Tuples and infinities too, for which JSON has other words."""
+    config = small(method="shortcut")
+    assert config.method.clip == math.inf and isinstance(config.eval.steps, tuple)
+    workdir.begin(config, tmp_path)
+    read = trained.read(tmp_path, "teacher.workdir")
+    assert read.to_dict() == config.to_dict()
+    assert experiment.build(read).method.sampler
 
 
 def test_a_teacher_on_another_path_is_refused(tmp_path):
