@@ -2,12 +2,14 @@
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from flowmaps import measurements, plots
 from flowmaps.errors import MissingError
@@ -63,12 +65,13 @@ def page(workdir: Path) -> str:
         section("Training", training(records)),
         section("Particulars", folded("Config", config) + folded("Environment", environment)),
     ]
+    return document(name, lead(config, environment, records), sections, tiles=tiles(rows))
+
+
+def document(title: str, lead: str, sections: Iterable[str], *, tiles: str = "") -> str:
+    """A page of its sections, with nothing outside of it."""
     return TEMPLATE.format(
-        title=escape(name),
-        style=STYLE,
-        lead=escape(lead(config, environment, records)),
-        tiles=tiles(rows),
-        sections="\n".join(sections),
+        title=escape(title), style=STYLE, lead=escape(lead), tiles=tiles, sections="\n".join(sections)
     )
 
 
@@ -144,6 +147,15 @@ def _line(cells: Sequence[str]) -> str:
     kind = "" if first.strip() not in ("expected", "evaluations") else ' class="quiet"'
     values = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
     return f'<tr{kind}><th scope="row">{escape(first)}</th>{values}</tr>'
+
+
+def minutes(records: Sequence[Mapping[str, Any]]) -> float:
+    """Minutes of training up to the last of the records, from the speeds between them; nan without any."""
+    points = [(record["step"], record["steps_per_second"]) for record in records if record.get("steps_per_second")]
+    if not points:
+        return math.nan
+    taken = np.diff([step for step, _ in points], prepend=0)
+    return float(np.sum(taken / [speed for _, speed in points])) / 60
 
 
 def samples(directory: Path) -> str:

@@ -1,4 +1,4 @@
-"""Prints the results of runs as a Markdown table: python scripts/results.py METRIC WORKDIR [WORKDIR ...]
+"""Prints the results of runs as a Markdown table: python -m scripts.results METRIC WORKDIR [WORKDIR ...]
 
 One row a config: the metric at each step count and the minutes of training as the logs counted them. Workdirs named
 CONFIG_seedN are one row, with the mean over seeds and their standard deviation; the last column names the seeds.
@@ -8,8 +8,10 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
+
+from flowmaps import report
 
 SAME = ("checkpoint", "ema", "sampler", "guidance", "guidance_interval", "num_samples", "seed")
 """What the measurements of one line agree in."""
@@ -23,7 +25,7 @@ def row(metric: str, name: str, workdirs: Sequence[Path]) -> tuple[list[int], st
         for measured in of_one_protocol(metric, workdir):
             values.setdefault(measured["steps"], []).append(measured["value"])
     cells = [spread(of_seeds) for _, of_seeds in sorted(values.items())]
-    took = statistics.mean(minutes(workdir) for workdir in workdirs)
+    took = statistics.mean(report.minutes(report.read_lines(workdir / "metrics.jsonl")) for workdir in workdirs)
     return sorted(values), f"| {name} | {' | '.join(cells)} | {took:.1f} | {', '.join(map(str, seeds))} |"
 
 
@@ -41,14 +43,6 @@ def spread(values: Sequence[float]) -> str:
     """Mean, and where there are several the standard deviation."""
     mean = f"{statistics.mean(values):.3g}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1g}"
-
-
-def minutes(workdir: Path) -> float:
-    """Minutes of training, from the logged speeds between log points."""
-    logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    points = [(entry["step"], entry["steps_per_second"]) for entry in logged if "steps_per_second" in entry]
-    steps = [points[0][0], *(b[0] - a[0] for a, b in pairwise(points))]
-    return sum(n / speed for n, (_, speed) in zip(steps, points, strict=True)) / 60
 
 
 def config_name(workdir: Path) -> str:
