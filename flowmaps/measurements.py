@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from flowmaps.files import write_whole
 
 Row = Mapping[str, Any]
 """A measurement; see `evaluate.run` for its fields."""
+Cost = Literal["steps", "nfe"]
+"""What quality is held against: the field of a measurement."""
 
 PROTOCOL = (
     "metric",
@@ -139,6 +141,13 @@ def as_text(table: Table) -> str:
     return "\n".join([table.title, *map(aligned, lines), table.note])
 
 
+def points(rows: Sequence[Row], cost: Cost) -> list[tuple[int, list[Row]]]:
+    """The measurements of each step count in ascending order, after what they cost: the most of any of them, as seeds
+    may cost an adaptive solver more or less."""
+    at = [[row for row in rows if row["steps"] == steps] for steps in sorted({row["steps"] for row in rows})]
+    return [(max(row[cost] for row in same), same) for same in at]
+
+
 def spread(rows: Sequence[Row]) -> tuple[float, float]:
     """Mean and standard deviation over seeds of the rows' values; nan where one of them was not finite."""
     values = np.array([math.nan if row["value"] is None else row["value"] for row in rows], np.float64)
@@ -154,10 +163,10 @@ def _table(group: Sequence[Row], references: Sequence[Row]) -> Table:
         of_metric = [row for row in group if row["metric"] == metric]
         at = {n: [row for row in of_metric if row["steps"] == n] for n in steps}
         floors = [row["floor"] for row in of_metric if row["floor"] is not None]
-        cells = [_mean_and_spread(at[n]) for n in steps]
+        cells = [mean_and_spread(at[n]) for n in steps]
         others = [[r for r in references if (r["metric"], r["reference"]) == (metric, m)] for m in models]
         floor = number(float(np.mean(floors))) if floors else ""
-        body.append([f"{metric} {ARROWS[of_metric[0]['better']]}", *cells, floor, *map(_mean_and_spread, others)])
+        body.append([f"{metric} {ARROWS[of_metric[0]['better']]}", *cells, floor, *map(mean_and_spread, others)])
         expected = [at[n][0]["expected"] if at[n] else None for n in steps]
         if any(value is not None for value in expected):
             body.append([EXPECTED, *("" if v is None else number(v) for v in expected), *[""] * (1 + len(models))])
@@ -171,7 +180,8 @@ EXPECTED = "  expected"
 SEPARATOR = " · "
 
 
-def _mean_and_spread(rows: Sequence[Row]) -> str:
+def mean_and_spread(rows: Sequence[Row]) -> str:
+    """Mean and standard deviation over the rows as text; "" of none."""
     if not rows:
         return ""
     mean, deviation = spread(rows)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from flowmaps import measurements
-from flowmaps.measurements import Row
+from flowmaps.measurements import Cost, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 INK = "#7b8494"
 FAINT = "#7b849440"
 COLOURS = ("#3d7eff", "#f0803c", "#1fa67a", "#b061e8", "#e5484d", "#c49a1a")
+MARKS = ("o-", "s--", "^:")
+"""Of curves whose colours come again."""
+AXES = {"steps": "steps", "nfe": "network evaluations"}
 STYLE = {
     "font.size": 9.5,
     "axes.edgecolor": FAINT,
@@ -53,57 +56,70 @@ DPI = 200
 COLUMNS = 3
 LINE = 0.2
 """Inches of a legend's line."""
+ROOM = 1.3
+"""Ratio of two neighbouring numbers of an axis, at least."""
 
 
 def quality(rows: Sequence[Row]) -> bytes:
-    """Each metric against the number of steps: mean over seeds with a band of one standard deviation.
+    """Each metric against the number of steps, a curve for each checkpoint, average, sampler and guidance."""
+    groups = measurements.groups(row for row in rows if row["reference"] is None)
+    return qualities(list(zip(measurements.labels(groups), groups, strict=True)), "steps")
 
-    A curve for each checkpoint, average, sampler and guidance; dashed: the floor; rings: expected numbers.
-    """
-    measured = [row for row in rows if row["reference"] is None]
-    groups = measurements.groups(measured)
-    labels = measurements.labels(groups)
-    metrics = list(dict.fromkeys(row["metric"] for row in measured))
+
+def qualities(lines: Sequence[tuple[str, Sequence[Row]]], cost: Cost) -> bytes:
+    """Each metric against steps or evaluations, a curve for each of `lines`, which are a label and measurements: mean
+    over seeds with a band of one standard deviation; dashed: the floor; rings: expected numbers."""
+    metrics = list(dict.fromkeys(row["metric"] for _, rows in lines for row in rows))
     with panels(len(metrics)) as (figure, axes):
         for axis, metric in zip(axes, metrics, strict=True):
-            curves = [[row for row in group if row["metric"] == metric] for group in groups]
-            for number, (group, label) in enumerate(zip(curves, labels, strict=True)):
-                if group:
-                    _curve(axis, group, COLOURS[number % len(COLOURS)], label)
-            _finish_quality(axis, metric, [row for row in measured if row["metric"] == metric])
-        if len(groups) > 1:
+            curves = [(label, [row for row in rows if row["metric"] == metric]) for label, rows in lines]
+            for number, (label, rows) in enumerate(curves):
+                if rows:
+                    _curve(axis, measurements.points(rows, cost), number, label)
+            _finish_quality(axis, metric, [row for _, rows in curves for row in rows], cost)
+        if len(lines) > 1:
             each = [axis.get_legend_handles_labels() for axis in axes]
             found = {label: handle for handles, labels in each for handle, label in zip(handles, labels, strict=True)}
-            columns = 2 if len(groups) > 3 else 1
+            columns = 2 if len(lines) > 3 else 1
             figure.set_figheight(figure.get_figheight() + LINE * -(-len(found) // columns))
             figure.legend(found.values(), found.keys(), loc="outside lower left", ncols=columns)
         return png(figure)
 
 
-def _curve(axis: "Axes", group: Sequence[Row], colour: str, label: str) -> None:
-    steps = sorted({row["steps"] for row in group})
-    mean, deviation = np.transpose([measurements.spread([r for r in group if r["steps"] == n]) for n in steps])
-    axis.plot(steps, mean, "o-", color=colour, markersize=4, label=label)
+def _curve(axis: "Axes", points: Sequence[tuple[int, Sequence[Row]]], number: int, label: str) -> None:
+    costs = [cost for cost, _ in points]
+    mean, deviation = np.transpose([measurements.spread(rows) for _, rows in points])
+    colour, marks = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
+    axis.plot(costs, mean, marks, color=colour, markersize=4, label=label)
     if deviation.any():
-        axis.fill_between(steps, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
+        axis.fill_between(costs, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
 
 
-def _finish_quality(axis: "Axes", metric: str, rows: Sequence[Row]) -> None:
-    steps = sorted({row["steps"] for row in rows})
+def _finish_quality(axis: "Axes", metric: str, rows: Sequence[Row], cost: Cost) -> None:
+    ticks = _apart(sorted({row[cost] for row in rows}))
     most = max(row["num_samples"] for row in rows)
     floors = [row["floor"] for row in rows if row["floor"] is not None and row["num_samples"] == most]
-    expected = {row["steps"]: row["expected"] for row in rows if row["expected"] is not None}
+    expected = {row[cost]: row["expected"] for row in rows if row["expected"] is not None}
     shown = [*(row["value"] for row in rows if row["value"] is not None), *floors, *expected.values()]
     if floors:
         axis.axhline(np.mean(floors), color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     axis.plot(list(expected), list(expected.values()), "o", markersize=8, markerfacecolor="none", markeredgecolor=INK)
     axis.set_xscale("log", base=2)
-    axis.set_xticks(steps, [str(n) for n in steps])
+    axis.set_xticks(ticks, [str(n) for n in ticks])
     axis.minorticks_off()
     if rows[0]["better"] == "lower" and shown and min(shown) > 0 and max(shown) > 4 * min(shown):
         _log_scale(axis, min(shown), max(shown))
     axis.set_title(f"{metric} {measurements.ARROWS[rows[0]['better']]}", loc="left")
-    axis.set_xlabel("steps")
+    axis.set_xlabel(AXES[cost])
+
+
+def _apart(costs: Sequence[int]) -> list[int]:
+    """Those of ascending costs between which there is room for their numbers."""
+    shown = [costs[0]]
+    for cost in costs:
+        if cost >= ROOM * shown[-1]:
+            shown.append(cost)
+    return shown
 
 
 def _log_scale(axis: "Axes", low: float, high: float) -> None:
@@ -147,11 +163,11 @@ def _series(
 
 
 def density(
-    samples: Mapping[int, Float[np.ndarray, "n 2"]],
+    samples: Mapping[str, Float[np.ndarray, "n 2"]],
     exact: Float[np.ndarray, "m 2"],
     log_density: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> bytes:
-    """Where samples lie: a panel for each step count, and last the law itself, all in one scale of colour.
+    """Where samples lie: a panel under each title, and last the law itself, all in one scale of colour.
 
     The law is drawn from its density, or from the exact samples where it has none. Below 2,000 samples: dots.
     """
@@ -163,12 +179,12 @@ def density(
     law = _on_grid(log_density, fine) if log_density else _histogram(exact, edges)
     brightest = 1.25 * float(np.quantile(law[law > 0], 0.95))
     with panels(len(samples) + 1, square=True) as (figure, axes):
-        for axis, (steps, x) in zip(axes, samples.items(), strict=False):
+        for axis, (title, x) in zip(axes, samples.items(), strict=False):
             if fewest < 2_000:
                 _dots(axis, x)
             else:
                 _heat(axis, _histogram(x, edges), reach, brightest)
-            _bare(axis, caption(steps), reach)
+            _bare(axis, title, reach)
         _heat(axes[-1], law, reach, brightest)
         _bare(axes[-1], "exact" if log_density else "data", reach)
         return png(figure)
@@ -214,7 +230,12 @@ def image_grid(rows: Mapping[str, UInt8[np.ndarray, "_ h w c"]], *, tile: int = 
 
 def caption(steps: int) -> str:
     """A number of steps in words."""
-    return "1 step" if steps == 1 else f"{steps} steps"
+    return counted(steps, "step")
+
+
+def counted(count: int, thing: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"1 {thing}" if count == 1 else f"{count} {thing}s"
 
 
 @contextmanager

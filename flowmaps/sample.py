@@ -99,13 +99,11 @@ def draw(exp: Experiment, program: generate.Program, params: Params, steps: int)
 def draw_plane(exp: Experiment, params: Params, made: Mapping[int, Generated]) -> dict[str, bytes]:
     """Densities beside the exact one, and the ways from noise to samples."""
     chosen = exp.config.sample
-    source = exp.dataset.test or exp.dataset.train
-    exact = source.batch(np.arange(min(len(source), chosen.num_samples)))["x1"]
-    points = {steps: samples.x for steps, samples in made.items()}
+    points = {plots.caption(steps): samples.x for steps, samples in made.items()}
     lines = min(LINES, chosen.num_samples)
     paths = generate.trajectories(exp, params, step_counts=tuple(made), seed=chosen.seed, num_samples=lines)
     return {
-        "grid.png": plots.density(points, exact, exp.dataset.log_density),
+        "grid.png": plots.density(points, held_out(exp, chosen.num_samples), exp.dataset.log_density),
         "trajectories.png": plots.trajectories(dict(zip(made, paths, strict=True))),
     }
 
@@ -114,16 +112,27 @@ def draw_images(
     exp: Experiment, program: generate.Program, params: Params, made: Mapping[int, Generated]
 ) -> dict[str, bytes]:
     """The first images at each step count, and below them real ones of the same labels, or the edited one."""
-    columns = int(np.clip(ACROSS // exp.dataset.shape[1], 1, min(MOST_COLUMNS, exp.config.sample.num_samples)))
-    shown = {plots.caption(steps): samples.x[:columns] for steps, samples in made.items()}
+    across = columns(exp)
+    shown = {plots.caption(steps): samples.x[:across] for steps, samples in made.items()}
     if program.edit is None:
-        shown["real"] = real_like(exp, made[max(made)].labels, columns)
+        shown["real"] = real_like(exp, made[max(made)].labels, across)
     else:
         shown["given"] = program.edit.example[None]
     pictures = {"grid.png": shown}
     if exp.config.sample.interpolations:
         pictures["interpolations.png"] = interpolations(exp, params)
     return {file: plots.image_grid({name: visible(x) for name, x in rows.items()}) for file, rows in pictures.items()}
+
+
+def held_out(exp: Experiment, count: int) -> Float[np.ndarray, "_ *d"]:
+    """So many examples that were not trained on, or as many as there are; of data without such the training ones."""
+    source = exp.dataset.test or exp.dataset.train
+    return source.batch(np.arange(min(len(source), count)))["x1"]
+
+
+def columns(exp: Experiment) -> int:
+    """The number of images in a row of a picture."""
+    return int(np.clip(ACROSS // exp.dataset.shape[1], 1, min(MOST_COLUMNS, exp.config.sample.num_samples)))
 
 
 def visible(x: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w colours"]:

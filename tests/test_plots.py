@@ -51,7 +51,7 @@ def test_density_has_its_first_axis_across_and_its_second_up():
     rng = np.random.default_rng(0)
     corner = np.array([0.5, -0.5]) + 0.1 * rng.standard_normal((4_000, 2))
     exact = np.array([[1.0, 1.0], [-1.0, -1.0]])
-    picture = pixels(plots.density({1: corner}, exact, lambda x: np.zeros(len(x))))
+    picture = pixels(plots.density({"1 step": corner}, exact, lambda x: np.zeros(len(x))))
     shown = picture[:, : picture.shape[1] // 2]
     bright = np.argwhere((shown[..., :3].astype(int).sum(-1) > 500) & (shown[..., 3] == 255))
     opaque = np.argwhere(shown[..., :3].astype(int).sum(-1) * (shown[..., 3] == 255) < 40)
@@ -67,7 +67,7 @@ def test_the_same_numbers_give_the_same_bytes_and_no_figure_stays_open():
     pictures = {
         "quality": lambda: plots.quality(rows),
         "losses": lambda: plots.curves(records, {"loss": {"": "loss"}, "both": {"a": "loss", "b": "flow"}}),
-        "density": lambda: plots.density({1: x, 2: x * math.inf}, x),
+        "density": lambda: plots.density({"1 step": x, "2 steps": x * math.inf}, x),
         "trajectories": lambda: plots.trajectories({1: np.stack([x, 2 * x]), 2: np.stack([x, x, x])}),
     }
     for name, picture in pictures.items():
@@ -95,6 +95,19 @@ def test_curves_floor_and_expected_numbers_are_drawn_where_they_are(monkeypatch)
     lowest, highest = band.get_paths()[0].get_extents().intervaly
     np.testing.assert_allclose([lowest, highest], [0.2, 0.5 + np.std([0.4, 0.6], ddof=1)])
     assert (seen[0].get_xscale(), seen[0].get_yscale()) == ("log", "log")
+
+
+def test_curves_against_evaluations_lie_at_what_each_step_count_cost(monkeypatch):
+    seen = []
+    monkeypatch.setattr(plots, "png", lambda figure: seen.extend(figure.axes) or b"")
+    lines = [
+        ("one", [row(value=1 / n, steps=n, nfe=n) for n in (1, 4)]),
+        ("two", [row(value=2 / n, steps=n, nfe=2 * n + s, seed=s) for n in (1, 4) for s in (0, 1)]),
+    ]
+    plots.qualities(lines, "nfe")
+    drawn = [line.get_xydata().tolist() for line in seen[0].get_lines()[:2]]
+    assert drawn == [[[1, 1], [4, 0.25]], [[3, 2], [9, 0.5]]]  # of two seeds the dearer counts
+    assert [label.get_text() for label in seen[0].get_xticklabels()] == ["1", "2", "3", "4", "8"]
 
 
 def test_a_scalar_that_is_no_number_is_left_out(monkeypatch):
