@@ -1,4 +1,4 @@
-"""Trains, evaluates and samples flow maps.
+"""Trains, evaluates, samples and compares flow maps.
 
     python main.py --config=configs/lsd_checker.py --mode=train --workdir=runs/lsd_checker
 
@@ -16,23 +16,22 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from flowmaps import command_line, evaluate, processes, report, sample, train, workdir
-from flowmaps.errors import UsageError
+from flowmaps import command_line, compare, evaluate, processes, report, sample, train, workdir
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "FILE or FILE:VARIANT of a config.", lock_config=True)
-flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
-flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/CONFIG or runs/CONFIG_VARIANT.")
+flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "compare"], "What to do.")
+flags.DEFINE_string("workdir", None, "Folder of the run, by default runs/CONFIG[_VARIANT]; to compare: RUN,RUN,...")
+flags.DEFINE_string("output", "runs/comparison", "Folder of what --mode=compare writes.")
 flags.DEFINE_bool("overwrite", False, "Remove the run of another config from the workdir.")
 flags.DEFINE_bool("distributed", None, "Join the other processes of a cluster; by default where one is detected.")
 
 
 def main(arguments: Sequence[str]) -> None:
     with command_line.one_line_errors():
-        if FLAGS.config is None or arguments[1:]:
-            raise UsageError("usage: python main.py --config=configs/NAME.py [--mode=...] [--workdir=...]")
+        command_line.check_usage(FLAGS, arguments)
         command_line.quiet_libraries()
-        if FLAGS.config.compilation_cache:
+        if FLAGS.config is not None and FLAGS.config.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", FLAGS.config.compilation_cache)
         processes.start(FLAGS.distributed)
         result = run(FLAGS.mode, FLAGS.workdir or default_workdir(FLAGS["config"].config_filename))
@@ -40,6 +39,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(mode: str, directory: str) -> dict:
+    if mode == "compare":
+        return compare.run(directory.split(","), FLAGS.output)
     if mode == "train":
         return train.run(FLAGS.config, directory, overwrite=FLAGS.overwrite)
     workdir.check(FLAGS.config, directory)

@@ -35,6 +35,17 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
 
 
+def check_usage(given: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Raises UsageError where the mode lacks what it needs, or was given what it cannot use."""
+    if given.mode == "compare":
+        if given.config is not None or not given.workdir or arguments[1:]:
+            raise UsageError(
+                "usage: python main.py --mode=compare --workdir=RUN,RUN,... [--output=...], and no --config"
+            )
+    elif given.config is None or arguments[1:]:
+        raise UsageError("usage: python main.py --config=configs/NAME.py [--mode=...] [--workdir=...]")
+
+
 def check_trained(workdir: str | Path, arguments: Sequence[str]) -> None:
     """Raises MissingError where the workdir has no checkpoint, with the command that makes one of `arguments`."""
     if not runs.has_checkpoints(workdir):

@@ -52,6 +52,12 @@ MISTAKES = {
         MISSING,
         ["no checkpoint in", f"python main.py {CONFIG} --workdir="],
     ),
+    "config of a comparison": (
+        ["--mode=compare", CONFIG],
+        USAGE,
+        ["--mode=compare --workdir=RUN,RUN,...", "no --config"],
+    ),
+    "nothing to compare": (["--mode=compare"], MISSING, ["is not the workdir of a run"]),
     "nothing to sample": ([CONFIG, "--mode", "sample"], MISSING, ["no checkpoint in", "/run --mode=train"]),
 }
 
