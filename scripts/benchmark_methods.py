@@ -1,0 +1,179 @@
+"""Trains and compares the few-step methods with one network and one budget, on the checkerboard and on digits.
+
+    python -m scripts.benchmark_methods --cores=0,1
+    python -m scripts.benchmark_methods lsd_checker mean_flow_checker --steps-checker=20000 --seeds=0
+
+Without names: all configs of the two data sets whose method learns more than the diagonal, and flow matching. A run is
+a job of main.py on one core, in runs/benchmark/DATA_STEPS/CONFIG_seedN. After an interruption the same command goes on:
+finished runs are kept, others resume. At the end, for each data set: the page of --mode=compare beside the runs, a
+table on standard output, and results/benchmark_DATA.jsonl, a line with the command, the machine, versions and what
+training cost, then a line for each measurement. The numbers of steps are fixed; the table has the seconds that training
+was to take and those that were logged.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from configs import base
+from flowmaps import experiment, measurements, workdir
+from flowmaps.files import write_whole
+
+BUNDLES = {"checker": base.checker, "digits": base.digits}
+STEPS = {"checker": 50_000, "digits": 12_000}
+TARGET = 90
+"""Seconds of training a run that these steps are chosen for, on two cores with a run on each."""
+BASELINE = "flow_matching"
+
+
+class Job(NamedTuple):
+    """A config to train with a seed."""
+
+    config: str
+    seed: int
+    steps: int
+    workdir: Path
+
+
+def dataset(config: str) -> str:
+    """The data set that ends a config's name."""
+    return config.rpartition("_")[2]
+
+
+def few_step_configs() -> list[str]:
+    """The configs of the two data sets whose method learns the map off the diagonal, and the baseline."""
+    names = sorted(path.stem for path in Path("configs").glob("*.py") if dataset(path.stem) in BUNDLES)
+    return [name for name in names if name.startswith(BASELINE) or not diagonal_only(name)]
+
+
+def diagonal_only(config: str) -> bool:
+    """Whether a config's method trains v_{t,t} alone."""
+    return experiment.build(importlib.import_module(f"configs.{config}").get_config()).method.diagonal_only
+
+
+def check(name: str) -> None:
+    """Exits where the config is not of these data sets, or has another network or batch than the others."""
+    if dataset(name) not in BUNDLES or not Path(f"configs/{name}.py").is_file():
+        sys.exit(f"{name} is not the name of a config of {' or '.join(BUNDLES)}")
+    config, bundle = importlib.import_module(f"configs.{name}").get_config(), BUNDLES[dataset(name)](BASELINE)
+    config.network.scale = bundle.network.scale  # the unit of its inputs belongs to the path
+    if config.network != bundle.network or config.train.batch_size != bundle.train.batch_size:
+        sys.exit(f"{name} has another network or batch size than {BASELINE}_{dataset(name)}")
+
+
+def train(jobs: Sequence[Job], cores: Sequence[str]) -> None:
+    """Trains what is not finished, one job on each core at a time. Where one fails, or on an interruption, those that
+    run are told to save and end."""
+    waiting = [job for job in jobs if not finished(job)]
+    running: dict[str, tuple[Job, subprocess.Popen]] = {}
+    try:
+        while waiting or running:
+            for core in cores:
+                if core in running and running[core][1].poll() is not None:
+                    job, _ = running.pop(core)
+                    if not finished(job):
+                        sys.exit(f"{job.workdir} did not finish: see {job.workdir}.log")
+                if core not in running and waiting:
+                    job = waiting.pop(0)
+                    sys.stderr.write(f"core {core}: {job.workdir}, {len(waiting)} more are waiting\n")
+                    running[core] = job, start(job, core)
+            time.sleep(0.5)
+    finally:
+        for _, child in running.values():
+            child.terminate()
+            child.wait()
+
+
+def start(job: Job, core: str) -> subprocess.Popen:
+    """Starts or resumes a run on a core; its output goes to a file beside its workdir."""
+    fields = {"seed": job.seed, "train.steps": job.steps}
+    command = ["taskset", "-c", core, sys.executable, "main.py", "--mode=train", f"--workdir={job.workdir}"]
+    command += [f"--config=configs/{job.config}.py", *(f"--config.{name}={value}" for name, value in fields.items())]
+    job.workdir.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{job.workdir}.log").open("a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def finished(job: Job) -> bool:
+    """Whether the run has made its report, which comes last."""
+    return (job.workdir / "report.html").is_file()
+
+
+def compare(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """What --mode=compare says of each config."""
+    workdirs, output = ",".join(str(job.workdir) for job in jobs), jobs[0].workdir.parent / "comparison"
+    command = [sys.executable, "main.py", "--mode=compare", f"--workdir={workdirs}", f"--output={output}"]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(said.splitlines()[-1])["lines"]
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """A row a config: its cost, and its first metric at each number of steps."""
+    metric = next(iter(lines[0]["measurements"])).partition("/")[0]
+    names = [name for name in lines[0]["measurements"] if name.startswith(f"{metric}/")]
+    rows = [["run", "passes a row", "passes, millions", f"seconds (target {TARGET})", *names]]
+    rows.append(["---"] * len(rows[0]))
+    for line in lines:
+        cost = [
+            f"{line['passes_per_row']:.2f}",
+            measurements.number(line["passes"] / 1e6),
+            f"{60 * line['minutes']:.0f}",
+        ]
+        rows.append([line["label"], *cost, *(measurements.number(line["measurements"][name]) for name in names)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def about(cores: Sequence[str]) -> dict[str, Any]:
+    """How and where the numbers come about."""
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    machine = {"cpu": found[1] if found else platform.processor(), "cores": os.cpu_count(), "used": list(cores)}
+    command = shlex.join(["python", "-m", "scripts.benchmark_methods", *sys.argv[1:]])
+    return {"command": command, "machine": machine, "commit": workdir.commit(), "versions": workdir.versions()}
+
+
+def conclude(jobs: Sequence[Job], cores: Sequence[str]) -> None:
+    """Compares the runs of a data set, writes the results and prints their table."""
+    lines, data, steps = compare(jobs), dataset(jobs[0].config), jobs[0].steps
+    rows = [row for job in jobs for row in measurements.read(job.workdir / "eval" / "measurements.jsonl")]
+    first = {**about(cores), "target_seconds": TARGET, "steps": steps, "lines": lines}
+    write_whole(Path(f"results/benchmark_{data}.jsonl"), "".join(json.dumps(r) + "\n" for r in (first, *rows)))
+    sys.stdout.write(f"{data}, {steps:,} steps\n\n{table(lines)}\n\n")
+
+
+def main() -> None:
+    """Trains, compares and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="configs, such as lsd_checker")
+    for name, steps in STEPS.items():
+        parser.add_argument(f"--steps-{name}", type=int, default=steps, help="steps of training (%(default)s)")
+    parser.add_argument("--seeds", default="0,1,2", help="seeds of training (%(default)s)")
+    parser.add_argument("--cores", default="0", help="cores, a job on each at a time (%(default)s)")
+    given = parser.parse_args()
+    names, cores, jobs = given.names or few_step_configs(), given.cores.split(","), []
+    for name in names:
+        check(name)
+        steps = getattr(given, f"steps_{dataset(name)}")
+        run = f"runs/benchmark/{dataset(name)}_{steps}/{name}_seed"
+        jobs += [Job(name, int(seed), steps, Path(f"{run}{seed}")) for seed in given.seeds.split(",")]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        train(jobs, cores)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on")
+    for data in dict.fromkeys(map(dataset, names)):
+        conclude([job for job in jobs if dataset(job.config) == data], cores)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The benchmark of methods: which configs it takes, and one job on a core at a time."""
+
+import subprocess
+
+import pytest
+
+from configs import base
+from scripts import benchmark_methods as benchmark
+
+
+def test_it_takes_the_few_step_methods_and_the_baseline():
+    names = benchmark.few_step_configs()
+    methods = ("lsd", "esd", "psd_m", "psd_u", "mean_flow", "shortcut", "flow_matching")
+    assert {f"{method}_{data}" for method in methods for data in ("checker", "digits")} <= set(names)
+    assert {"edm_checker", "ot_cfm_checker", "lsd_images", "base"}.isdisjoint(names)
+    for name in names:
+        benchmark.check(name)
+
+
+def test_another_network_is_refused(monkeypatch):
+    bundle = base.checker("flow_matching")
+    bundle.network.width = 64
+    monkeypatch.setitem(benchmark.BUNDLES, "checker", lambda method: bundle)
+    with pytest.raises(SystemExit, match="lsd_checker has another network"):
+        benchmark.check("lsd_checker")
+    with pytest.raises(SystemExit, match="foo_checker is not the name of a config"):
+        benchmark.check("foo_checker")
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    return [benchmark.Job("lsd_checker", seed, 10, tmp_path / f"seed{seed}") for seed in range(5)]
+
+
+def test_each_core_has_one_job_at_a_time_and_what_is_finished_none(jobs, monkeypatch):
+    begun, before = [], {}
+
+    def start(job, core):
+        assert core not in before or before[core].poll() is not None
+        begun.append(job)
+        before[core] = subprocess.Popen(
+            f"sleep 0.2; mkdir -p {job.workdir}; touch {job.workdir}/report.html", shell=True
+        )
+        return before[core]
+
+    monkeypatch.setattr(benchmark, "start", start)
+    benchmark.train(jobs[:1], ["0"])
+    benchmark.train(jobs, ["0", "1"])
+    assert begun == jobs and set(before) == {"0", "1"}
+    assert all(map(benchmark.finished, jobs))
+
+
+def test_where_one_fails_the_others_end(jobs, monkeypatch):
+    children = []
+
+    def start(job, core):
+        children.append(subprocess.Popen(["false"] if core == "0" else ["sleep", "60"]))
+        return children[-1]
+
+    monkeypatch.setattr(benchmark, "start", start)
+    with pytest.raises(SystemExit, match=r"seed0 did not finish: see .*seed0.log"):
+        benchmark.train(jobs, ["0", "1"])
+    assert [child.poll() for child in children] == [1, -15]
