@@ -23,6 +23,16 @@ FLOORS = {
     ("mean_flow", ("tangent", "model")): 0.75 * 3 + 0.25 * 5,
     ("mean_flow", ("omega", 2.0), ("label_dropout", 0.1)): 0.75 * 4 + 0.25 * 5,
     ("mean_flow", ("kappa", 0.5), ("label_dropout", 0.1)): 0.75 * 4 + 0.25 * 6,
+    ("consistency",): 4,
+    ("continuous_consistency", ("warmup_steps", 1), ("learned_weight", False)): 4,
+    ("alpha_flow", ("schedule", "exponential"), ("between", (0.1, 0.1))): 0.5 * 3 + 0.5 * 4,
+    ("facm",): 7,
+    ("align_your_flow", ("warmup_steps", 1)): 4,
+    ("tvm",): 10,  # flow 3, and the Lagrangian's 7
+    ("imm",): 4,
+    ("ctm",): 10,  # map 3, aim 1, both to the end 2 and back to the input 1, denoising 3
+    ("improved_mean_flow",): 0.5 * 3 + 0.5 * 5,
+    ("improved_mean_flow", ("guidance", (1.0, 8.0)), ("label_dropout", 0.1)): 0.5 * 4 + 0.5 * 6,
     # Guided legs at the smallest step alone:
     ("shortcut", ("guidance_scale", 2.0), ("label_dropout", 0.1)): 0.75 * 3 + 0.25 * 5 + 2 / 32,
 }
@@ -36,9 +46,10 @@ def flops(function, *arguments) -> float:
 @pytest.mark.parametrize("case", FLOORS, ids=str)
 def test_a_step_costs_its_floor(case):
     name, *options = case
-    module = networks.make("mlp", shape=(64,), num_classes=2, width=512, depth=4)
-    params = networks.init(module, jax.random.key(0))
     method = methods.load(name).make(interpolant=LINEAR, total_steps=10, **dict(options))
+    wanted = {"outputs": method.heads, "guided": method.reads_guidance}
+    module = networks.make("mlp", shape=(64,), num_classes=2, width=512, depth=4, **wanted)
+    params = networks.init(module, jax.random.key(0))
     keys = rows.keys(jax.random.key(1), 0, BATCH)
     x = rows.normal(keys, (64,))
     label = jnp.zeros(BATCH, jnp.int32)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowmaps import interpolants, methods, rows
+from flowmaps import interpolants, methods, predictions, rows
 from flowmaps.errors import UsageError
 from flowmaps.methods import _terms
 from flowmaps.types import NULL_LABEL, Roles
@@ -98,6 +98,61 @@ def test_mean_flow_can_drop_labels_on_the_diagonal_alone():
     assert len(diagonal) == 3 * len(off) == 3 * BATCH // 4
     assert 0.25 < np.mean(diagonal == NULL_LABEL) < 0.55
     assert np.all(off == 1)
+
+
+def student_that_reads_guidance(x, s, t, cond, *, dropout=None):
+    """v_null + omega (v - v_null) within the interval that is asked for, of the row's own omega."""
+    plain = constant_student(SPEEDS[:2])(x, s, t, cond)
+    acts = (cond["interval"][:, 0] <= s) & (s <= cond["interval"][:, 1])
+    scale = jnp.where(acts, cond["guidance"], 1.0)[:, None]
+    return SPEEDS[2:] + scale * (plain - SPEEDS[2:])
+
+
+def with_two_heads(velocity):
+    def student(x, s, t, cond, *, dropout=None):
+        return velocity(x, s, t, cond)
+
+    student.heads = lambda x, s, t, cond, *, dropout=None: (velocity(x, s, t, cond),) * 2
+    return student
+
+
+@pytest.mark.parametrize("name", ["improved_mean_flow", "tvm"])
+def test_guidance_as_an_input_rests_at_every_scale(name):
+    """Exactly, whatever omega and interval a row has drawn; the plain velocity does not rest."""
+    label = jnp.arange(BATCH, dtype=jnp.int32) % 2
+    options = {"guidance": (1.0, 8.0)}
+    out = loss(name, with_two_heads(student_that_reads_guidance), label, **options)
+    np.testing.assert_allclose([out.metrics["flow"], out.metrics["map"]], 0, atol=1e-20)
+    assert loss(name, with_two_heads(constant_student(SPEEDS[:2])), label, **options).metrics["flow"] > 0.1
+
+
+@pytest.mark.parametrize("name", ["improved_mean_flow", "tvm"])
+def test_rows_without_a_label_are_asked_for_no_guidance(name):
+    """Their omega is 1 and their target dx_t/dt."""
+    seen = []
+
+    def student(x, s, t, cond, *, dropout=None):
+        seen.append(np.asarray(cond["guidance"]))
+        return constant_student(SPEEDS[:2])(x, s, t, cond)
+
+    label = jnp.full(BATCH, NULL_LABEL, jnp.int32)
+    out = loss(name, with_two_heads(student), label, guidance=(2.0, 8.0))
+    np.testing.assert_allclose([out.metrics["flow"], out.metrics["map"]], 0, atol=1e-20)
+    assert all(np.all(scale == 1) for scale in seen if isinstance(scale, np.ndarray))
+
+
+def test_the_scale_of_tvm_multiplies_the_output_and_divides_its_loss():
+    """Under `scaled`, a stray c of the network is omega c of the velocity, its guided target's (1 - omega) c: the flow
+    term is |(2 - 1 / omega) c|^2, and the terminal one, which compares the stray with itself, 0."""
+    label = jnp.arange(BATCH, dtype=jnp.int32) % 2
+    read = predictions.make("scaled", interpolant=interpolants.linear())
+
+    def raw(x, s, t, cond, *, dropout=None):
+        return student_that_reads_guidance(x, s, t, cond) / cond["guidance"][:, None] + jnp.array([[0.3, 0.4]])
+
+    weighed = np.sqrt(loss("tvm", read(raw), label, guidance=(2.0, 8.0)).per_example / 0.25)
+    omega = 1 / (2 - weighed)
+    assert 2 - 1e-9 < omega.min() < 2.2 and 7.8 < omega.max() < 8 + 1e-9
 
 
 @pytest.mark.parametrize(("name", "options"), [("shortcut", {"guidance_scale": 1.5}), ("mean_flow", {"omega": 2.0})])

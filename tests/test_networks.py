@@ -9,6 +9,7 @@ import pytest
 
 from flowmaps import networks, rows
 from flowmaps.errors import UsageError
+from flowmaps.guidance import with_guidance
 from flowmaps.identities import directional_derivative
 from flowmaps.networks import embeddings
 
@@ -233,3 +234,23 @@ def test_unknown_network_and_option():
         networks.make("diT", shape=(2,), num_classes=0)
     with pytest.raises(UsageError, match="did you mean 'width'"):
         networks.make("mlp", shape=(2,), num_classes=0, widht=3)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_guidance_is_an_input_whose_absence_is_scale_one(name):
+    """In all of [0, 1]; another scale or interval is another velocity."""
+    module = build(name, guided=True)
+    net = bound(module, perturbed(module))
+    x, s, t, cond = inputs(module)
+
+    def at(scale, interval):
+        return net(x, s, t, with_guidance(cond, jnp.full(BATCH, scale), interval))
+
+    np.testing.assert_allclose(net(x, s, t, cond), at(1.0, (0.0, 1.0)), rtol=1e-6, atol=1e-6)
+    for other in (at(2.0, (0.0, 1.0)), at(1.0, (0.2, 1.0)), at(1.0, (0.0, 0.7))):
+        assert np.abs(other - net(x, s, t, cond)).max() > 1e-3
+
+
+def test_a_network_without_the_input_is_refused():
+    with pytest.raises(UsageError, match="network 'log_variance' takes no guidance as an input"):
+        networks.make("log_variance", shape=(2,), num_classes=0, guided=True)

@@ -50,7 +50,7 @@ def outputs(path, oracle):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", [n for n in predictions.PREDICTIONS if n != "velocity"])
+@pytest.mark.parametrize("name", ["data", "noise", "score", "v", "edm"])
 def test_a_perfect_output_is_the_exact_velocity(path, name):
     path = PATHS[path]()
     oracle = closed_forms.gaussian(jnp.array([0.4, -0.3]), jnp.array([[0.09, 0.03], [0.03, 0.05]]), path)
@@ -99,3 +99,71 @@ def test_regular_at_both_ends(name):
 def test_unknown_predictions_are_told_the_nearest():
     with pytest.raises(UsageError, match="unknown prediction 'nois': did you mean 'noise'"):
         predictions.make("nois", interpolant=interpolants.linear())
+
+
+@pytest.mark.parametrize("path", ["variance_exploding", "geometric", "variance_preserving"])
+def test_the_consistency_prediction_has_the_papers_coefficients_and_boundary(path):
+    """c_skip = sd^2 / ((sigma - eps)^2 + sd^2), c_out = sd (sigma - eps) / sqrt(sigma^2 + sd^2) of x / alpha, at any
+    output; and X_{s,1} is the identity at the path's end."""
+    path = PATHS[path]()
+    draw = np.random.default_rng(0)
+    x, raw = (jnp.asarray(draw.normal(size=(5, 2))) for _ in range(2))
+    s, end = jnp.asarray([0.1, 0.4, 0.7, 0.95, path.t_max]), jnp.full(5, path.t_max)
+    velocity = predictions.make("consistency", interpolant=path, data_std=DATA_STD)(lambda *_, **__: raw)
+    moved = x + (end - s)[:, None] * velocity(x, s, end, {})
+    sigma, eps = (path.sigma(t)[:, None] for t in (s, end))
+    skip = DATA_STD**2 / ((sigma - eps) ** 2 + DATA_STD**2)
+    out = DATA_STD * (sigma - eps) / jnp.sqrt(sigma**2 + DATA_STD**2)
+    a, a_end = (path.alpha.value(t)[:, None] for t in (s, end))
+    np.testing.assert_allclose(moved / a_end, skip * x / a + out * raw, atol=1e-8)
+    np.testing.assert_array_equal(moved[-1], x[-1])
+
+
+def test_the_consistency_prediction_on_a_path_without_a_last_noise_is_edm():
+    path = interpolants.variance_exploding(sigma_min=0.0, source_std=0.8)
+    x, s, t = jnp.ones((3, 2)), jnp.asarray([0.2, 0.5, 0.9]), jnp.asarray([0.4, 1.0, 0.95])
+    both = [
+        predictions.make(name, interpolant=path, data_std=DATA_STD)(lambda y, *_, **__: jnp.sin(y))(x, s, t, {})
+        for name in ("consistency", "edm")
+    ]
+    np.testing.assert_allclose(*both, rtol=1e-10)
+
+
+def test_data_prediction_is_clipped_near_the_end_alone():
+    """beta counts as no less than 0.05 where it divides: pixel MeanFlow's u = (x - D) / max(T, 0.05)."""
+    path = interpolants.linear()
+    x, raw = jnp.ones((3, 2)), jnp.full((3, 2), 0.25)
+    s = jnp.asarray([0.2, 0.95, 0.99])
+    velocity = predictions.make("data", interpolant=path, data_std=DATA_STD, clip=0.05)(lambda *_, **__: raw)
+    exact = (0.25 - 1) / np.maximum(1 - np.asarray(s), 0.05)[:, None]
+    np.testing.assert_allclose(velocity(x, s, s, {})[:2], np.broadcast_to(exact, (3, 2))[:2], rtol=1e-6)
+    assert np.all(np.abs(velocity(x, s, s, {})[2]) < np.abs((0.25 - 1) / 0.01))
+
+
+def test_each_head_is_read_by_the_prediction():
+    """The first as v_{s,t}; the others as velocities at s, which on the diagonal are the same."""
+    path = PATHS["trigonometric"]()
+
+    def raw(x, s, t, cond, *, dropout=None):
+        return jnp.sin(x)
+
+    raw.heads = lambda x, *rest, **keywords: (jnp.sin(x), jnp.sin(x))
+    student = predictions.make("edm", interpolant=path, data_std=DATA_STD)(raw)
+    x, s, t = jnp.ones((2, 2)), jnp.asarray([0.2, 0.5]), jnp.asarray([0.9, 0.5])
+    first, second = student.heads(x, s, t, {})
+    np.testing.assert_allclose(first, student(x, s, t, {}), rtol=1e-12)
+    np.testing.assert_allclose(second, student(x, s, s, {}), rtol=1e-12)
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p != "discrete"])
+def test_ends_from_average_invert_the_chord(path):
+    """Between two times, and on the diagonal where they are ends_from_velocity."""
+    path = PATHS[path]()
+    x0, x1 = jnp.asarray([[0.3, -1.0]] * 3), jnp.asarray([[2.0, 0.5]] * 3)
+    s, t = jnp.asarray([0.3, 0.5, 0.2]), jnp.asarray([0.8, 0.5, 0.21])
+    x = path.point(x0, x1, s)
+    chord = path.chord(x0, x1, s, t)
+    np.testing.assert_allclose(x + (t - s)[:, None] * chord, path.point(x0, x1, t), rtol=1e-9)
+    ends = path.ends_from_average(x, chord, s, t)
+    np.testing.assert_allclose(ends.noise, x0, rtol=1e-7)
+    np.testing.assert_allclose(ends.data, x1, rtol=1e-7)
