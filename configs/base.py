@@ -19,7 +19,7 @@ def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
     return ConfigDict({"name": name, **package.options(name), **chosen})
 
 
-DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75, "tfds": 0.5}
+DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75, "tfds": 0.5, "folder": 0.5, "arrays": 0.5, "latents": 0.5}
 """Of each number of an example, by data set."""
 
 
@@ -199,6 +199,16 @@ def cifar10(method: str, **options: Any) -> ConfigDict:
     config.data.update(dataset="cifar10", flip=True)
     config.network = part(networks, "unet", width=128, multipliers=(2, 2, 2), depth=4, attention=(16,), dropout=0.13)
     config.optimizer.name = "adam"
+    return config
+
+
+def imagenet256(method: str, *, size: str = "xl", **options: Any) -> ConfigDict:
+    """ImageNet at 256x256 as Stable Diffusion's latents, with its labels: DiT-B/2 or DiT-XL/2, for accelerators."""
+    config = images(method, "latents", **options)
+    shape = {"b": (768, 12, 12), "xl": (1152, 28, 16)}[size]
+    config.network.update(patch=2, **dict(zip(("width", "depth", "heads"), shape, strict=True)))
+    config.optimizer.update(warmup_steps=0, clip_norm=0.0)
+    config.train.batch_size = 256
     return config
 
 

@@ -10,10 +10,8 @@ from configs import base
 
 
 def get_config():
-    config = base.images("flow_matching", "latents", label_dropout=0.1)
-    config.network.update(patch=2, width=1152, depth=28, heads=16)
-    config.optimizer.update(warmup_steps=0, clip_norm=0.0)
-    config.train.update(steps=7_000_000, batch_size=256)
+    config = base.imagenet256("flow_matching", label_dropout=0.1)
+    config.train.steps = 7_000_000
     config.guidance.scale = 1.5
     config.sample.solver = "euler_maruyama(diffusion='sigma',final='mean')"
     config.sample.steps = (250,)

@@ -17,7 +17,7 @@ from flowmaps.errors import UsageError
 
 FOLDER = Path(base.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("base", "__init__"))
-IN_MEMORY = [n for n in NAMES if not n.endswith(("celeba", "cifar10", "images", "imagenet256"))]
+IN_MEMORY = [n for n in NAMES if not n.endswith(("celeba", "cifar10", "images", "imagenet64", "imagenet256"))]
 
 
 def load(name: str) -> ConfigDict:
@@ -85,18 +85,28 @@ def imagenet256(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["edm_cifar10", "sit_imagenet256"])
+@pytest.fixture
+def imagenet64(tmp_path):
+    """Four images of two classes, not all of one size."""
+    for i, side in enumerate((64, 80, 64, 70)):
+        file = tmp_path / str(i % 2) / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (side, side, 3), np.uint8)).save(file)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.endswith(("cifar10", "imagenet64", "imagenet256"))])
 def test_a_config_whose_data_the_user_brings_takes_a_step(name, request):
     """The real config, shrunk in width, depth and batch."""
     config = shrink(load(name))
     config.network.update(depth=1, width=4 if config.network.name == "unet" else 16)
-    config.train.batch_size = 4
-    config.data.dir = str(request.getfixturevalue(name.partition("_")[2]))
+    rows = config.train.batch_size = 64 if config.method.name == "shortcut" else 4
+    config.data.dir = str(request.getfixturevalue(name.rpartition("_")[2]))
     exp = experiment.build(config)
     assert exp.dataset.num_classes == 2
     before = experiment.init(exp)
     params = jax.device_get(before.params["student"])
-    batch = exp.dataset.train.batch(np.arange(4))
+    batch = exp.dataset.train.batch(np.arange(rows) % 4)
     state, metrics = experiment.train_step(exp)(before, experiment.global_batch(exp, batch))
     assert int(state.step) == 1 and int(state.skipped) == 0 and float(metrics["grad_norm"]) > 0
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (params, state.params["student"])), strict=True))

@@ -41,10 +41,16 @@ def doubled(x: Images) -> Images:
 RESIZE = {"same": lambda x: x, "down": halved, "up": doubled}
 
 
+def pixel_norm(x: Vector) -> Vector:
+    """Of mean square 1 (Karras et al. 2018, arXiv:1710.10196)."""
+    return x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-8)
+
+
 class Block(nn.Module):
-    """Two convolutions beside a skip, shifted between them, the second zero at first; then, perhaps, attention."""
+    """Two convolutions beside a skip, modulated between them, the second zero at first; then, perhaps, attention."""
 
     channels: int
+    modulation: str
     dropout: float
     heads: int
     """Of the attention; 0: none."""
@@ -55,8 +61,7 @@ class Block(nn.Module):
     def __call__(self, x: Images, c: Vector, keys: Keys | None) -> Images:
         resize = RESIZE[self.resize]
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(resize(nn.silu(normed(x))))
-        shift = nn.Dense(self.channels, dtype=self.dtype)(nn.silu(c))
-        h = nn.silu(normed(h + shift[:, None, None]))
+        h = nn.silu(self.modulated(h, nn.silu(c)))
         h = nn.Conv(self.channels, (3, 3), kernel_init=ZERO, dtype=self.dtype)(row_dropout(h, self.dropout, keys))
         skip = resize(x)
         if self.resize != "same" or skip.shape[-1] != self.channels:
@@ -66,6 +71,15 @@ class Block(nn.Module):
             return x
         tokens = normed(x).reshape(x.shape[0], -1, self.channels)
         return (x + Attention(self.heads, self.dtype, ZERO)(tokens).reshape(x.shape)) / math.sqrt(2)
+
+    def modulated(self, h: Images, c: Vector) -> Images:
+        """The normed features, shifted by the condition before, or scaled and shifted by it after."""
+        if self.modulation == "shift":
+            return normed(h + nn.Dense(self.channels, dtype=self.dtype)(c)[:, None, None])
+        scale, shift = jnp.split(nn.Dense(2 * self.channels, dtype=self.dtype)(c), 2, axis=-1)
+        if self.modulation == "double_norm":
+            scale, shift = pixel_norm(scale), pixel_norm(shift)
+        return normed(h) * (1 + scale[:, None, None]) + shift[:, None, None]
 
 
 class UNet(nn.Module):
@@ -88,6 +102,9 @@ class UNet(nn.Module):
     attention: tuple[int, ...] = (16,)
     """Sides of the images that have attention."""
     heads: int = 1
+    modulation: Literal["shift", "scale_shift", "double_norm"] = "shift"
+    """By the condition: of DDPM++, of ADM, or ADM's with normed scales and shifts, which keep the derivative in time
+    small (sCM, arXiv:2410.11081)."""
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -113,7 +130,7 @@ class UNet(nn.Module):
         def block(h: Images, channels: int, resize: str = "same", *, attend: bool = False) -> Images:
             nonlocal made
             made += 1
-            apply = Block(channels, self.dropout, self.heads if attend else 0, resize, body)
+            apply = Block(channels, self.modulation, self.dropout, self.heads if attend else 0, resize, body)
             return apply(h, c.astype(h.dtype), layer_keys(dropout, made))
 
         levels = range(len(self.multipliers))

@@ -1,0 +1,23 @@
+"""Continuous-time consistency training, sCT (arXiv:2410.11081), on ImageNet at 64x64: TrigFlow, tangents normalised and
+warmed up, a learned weight, double norm; ADM's U-Net in place of EDM2's, from the beginning. Published: FID 2.04 at 1
+step, 1.48 at 2 (EDM2-XXL). Trained here by nobody yet.
+
+python main.py --config=configs/sct_imagenet64.py --mode=train --config.data.dir=/my/images
+
+The folder has a sub-folder of PNG images for each class.
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.images("continuous_consistency", "folder", law=("log_normal", -1.0, 1.4))
+    config = base.on_levels(config, "trigonometric", "edm")
+    config.data.update(size=64, crop=-1, resize=True)
+    config.coupling.scale = config.prediction.data_std
+    shape = {"width": 192, "multipliers": (1, 2, 3, 4), "depth": 3, "attention": (32, 16, 8), "heads": 4}
+    config.network = base.part(base.networks, "unet", modulation="double_norm", dtype="bfloat16", **shape)
+    config.optimizer.update(schedule="rsqrt", decay_steps=2_000, warmup_steps=0, learning_rate=1e-3, b2=0.99)
+    config.train.update(steps=400_000, batch_size=2048)
+    config.sample.steps = config.eval.steps = (1, 2)
+    return config
