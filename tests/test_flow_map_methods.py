@@ -9,6 +9,7 @@ from scipy import stats
 
 from flowmaps import closed_forms, interpolants, methods, predictions, rows, times
 from flowmaps.errors import UsageError
+from flowmaps.identities import flow_map
 from flowmaps.methods import alpha_flow, imm
 from flowmaps.rows import expand, flat_sum
 from flowmaps.types import Roles
@@ -260,3 +261,14 @@ def test_facm_measures_the_angle_of_channels():
     one = jnp.asarray([[[3.0, 0.0], [0.0, 2.0]]])
     np.testing.assert_allclose(module.misalignment(one, 2 * one), 0, atol=1e-6)
     np.testing.assert_allclose(module.misalignment(one, one[..., ::-1]), 1, atol=1e-6)
+
+
+def test_mmd_is_zero_where_the_map_is_exact():
+    """y = X_st(x) and y' = X_ut(X_su(x)) are the same points, by the semigroup."""
+    exact, s = gaussian().average_velocity, 0.1 + 0.3 * rows.uniform(KEYS)
+    u, t = s + 0.2, s + 0.5
+    x = LINEAR.point(*draw_batch(gaussian().sample, KEYS).values(), s)
+    one = flow_map(exact, x, s, t, {})
+    other = flow_map(exact, flow_map(exact, x, s, u, {}), u, t, {})
+    grouped = (points.reshape(-1, 4, 2) for points in (one, other))
+    np.testing.assert_allclose(imm.mmd(*grouped, jnp.full(COUNT // 4, 0.15)), 0, atol=1e-5)
