@@ -38,6 +38,10 @@ def get_config() -> ConfigDict:
     config.init_from = placeholder(str)  # a workdir whose averaged weights the student starts from
     config.teacher = ConfigDict()
     config.teacher.workdir = placeholder(str)  # a workdir whose averaged student is the frozen role "teacher"
+    config.teacher.weak = placeholder(str)  # that of a weaker model, by which it is guided in place of no label
+    config.teacher.guidance = ConfigDict()  # of the teacher, where a method asks for none of its own
+    config.teacher.guidance.scale = 1.0
+    config.teacher.guidance.interval = (0.0, 1.0)
 
     config.guidance = ConfigDict()  # classifier-free guidance at sampling
     config.guidance.scale = 1.0  # 1: none

@@ -1,9 +1,9 @@
-"""From a config to the parts of a run: the one place, beside the modes, that reads a config."""
+"""From a config to the parts of a run: with models.py the one place, beside the modes, that reads a config."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,12 +15,10 @@ from flowmaps import (
     couplings,
     data,
     ema,
-    interpolants,
     lookup,
-    methods,
+    models,
     networks,
     optimizers,
-    predictions,
     samplers,
     sharding,
     solvers,
@@ -38,16 +36,6 @@ from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
 from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity
 
-Reading = Callable[[Velocity], Velocity]
-"""A network as a function -> the velocity that it stands for."""
-
-
-class Model(NamedTuple):
-    """What a run made, or makes, of its student."""
-
-    config: ConfigDict
-    method: Method
-
 
 class Experiment(NamedTuple):
     """What a config describes, made. Nothing here holds parameters."""
@@ -56,9 +44,9 @@ class Experiment(NamedTuple):
     method: Method
     interpolant: Interpolant
     coupling: Coupling
-    teacher: ConfigDict | None
-    """The config of the run that config.teacher names."""
-    readings: dict[str, Reading]
+    teachers: dict[str, ConfigDict]
+    """By role, "teacher" and "weak_teacher", the configs of the runs that config.teacher names."""
+    readings: dict[str, models.Reading]
     """By role, of those that are velocities: what the network's outputs stand for."""
     networks: dict[str, nn.Module]
     """By role."""
@@ -73,18 +61,11 @@ def build(config: ConfigDict) -> Experiment:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
     check_ranges(config)
-    interpolant = interpolants.make(
-        config.interpolant.name, source_std=config.coupling.scale, **options(config.interpolant)
-    )
-    method = make_method(config, interpolant)
-    models, teacher = {"student": Model(config, method)}, teacher_section(config)
-    if teacher is not None:
-        models["teacher"] = Model(teacher, make_method(teacher, interpolant))
-        if models["teacher"].method.model is not None and method.model is None:
-            raise UsageError(
-                f"teacher.workdir={config.teacher.workdir!r} knows states with a latent, which method "
-                f"{config.method.name!r} does not make"
-            )
+    interpolant = models.make_path(config)
+    method = models.make_method(config, interpolant)
+    teachers = models.teacher_configs(config)
+    made = {"student": models.Model(config, method, interpolant)}
+    made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
     dataset = load_data(config.data)
     if config.guidance.scale != 1 and dataset.num_classes == 0:
         raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
@@ -104,10 +85,10 @@ def build(config: ConfigDict) -> Experiment:
         config=config,
         method=method,
         interpolant=interpolant,
-        coupling=couplings.make(config.coupling.name, **options(config.coupling)),
-        teacher=teacher,
-        readings={role: reading(model, interpolant) for role, model in models.items()},
-        networks=make_networks(config, method, models, dataset),
+        coupling=couplings.make(config.coupling.name, **models.options(config.coupling)),
+        teachers=teachers,
+        readings={role: models.reading(model, interpolant) for role, model in made.items()},
+        networks=make_networks(config, method, made, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
         mesh=mesh,
@@ -116,7 +97,7 @@ def build(config: ConfigDict) -> Experiment:
 
 def load_data(section: ConfigDict) -> data.Dataset:
     """The data set of a section, with that of its `source` to start from where it has one."""
-    chosen = {name: value for name, value in options(section).items() if name != "source"}
+    chosen = {name: value for name, value in models.options(section).items() if name != "source"}
     dataset = data.load(section.name, **chosen)
     return data.paired(dataset, load_data(section.source)) if "source" in section else dataset
 
@@ -137,20 +118,8 @@ def check_ranges(config: ConfigDict) -> None:
         raise UsageError(f"method.label_dropout={config.method.label_dropout} must lie in [0, 1]")
 
 
-def options(section: ConfigDict) -> dict[str, Any]:
-    """The section of a part without the part's name."""
-    return {name: value for name, value in section.items() if name != "name"}
-
-
-def make_method(config: ConfigDict, interpolant: Interpolant) -> Method:
-    """The method, told the path and the length of the run."""
-    given = {"interpolant": interpolant, "total_steps": config.train.steps}
-    name = config.method.name
-    return lookup.call(f"method {name}", methods.load(name).make, given, options(config.method))
-
-
 def make_networks(
-    config: ConfigDict, method: Method, models: Mapping[str, Model], dataset: data.Dataset
+    config: ConfigDict, method: Method, made: Mapping[str, models.Model], dataset: data.Dataset
 ) -> dict[str, nn.Module]:
     """The network of every role: those of the models, and those that the method owns."""
     missing = [role for role in method.owners if "network" not in config.players.get(role, {})]
@@ -161,31 +130,16 @@ def make_networks(
         )
     given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
 
-    def of_model(model: Model) -> nn.Module:
-        section, (_, made_by) = model.config.network, model
-        wanted = {"outputs": made_by.heads, "guided": made_by.reads_guidance}
-        return networks.make(section.name, **given, **wanted, **options(section))
+    def of_model(model: models.Model) -> nn.Module:
+        section = model.config.network
+        wanted = {"outputs": model.method.heads, "guided": model.method.reads_guidance}
+        return networks.make(section.name, **given, **wanted, **models.options(section))
 
     def of_role(section: ConfigDict) -> nn.Module:
-        return networks.make(section.name, **given, **options(section))
+        return networks.make(section.name, **given, **models.options(section))
 
     owned = {role: of_role(config.players[role].network) for role in method.owners}
-    return {role: of_model(model) for role, model in models.items()} | owned
-
-
-def reading(model: Model, interpolant: Interpolant) -> Reading:
-    """Network -> velocity: by the config's prediction, or by the method where it reads several heads.
-
-    Raises UsageError where the config asks for both, or the prediction is not one of this path.
-    """
-    config, method = model
-    name = config.prediction.name
-    predictions.check_start(name, interpolant)
-    if method.model is None:
-        return predictions.make(name, interpolant=interpolant, **options(config.prediction))
-    if name != "velocity":
-        raise UsageError(f"method {config.method.name!r} reads its network itself: set prediction.name to 'velocity'")
-    return method.model
+    return {role: of_model(model) for role, model in made.items()} | owned
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
@@ -204,9 +158,9 @@ def init(exp: Experiment) -> TrainState:
     shardings = state_shardings(exp)
     start = jax.jit(partial(_create, exp), out_shardings=shardings)()
     params = dict(start.params)
-    if exp.teacher is not None:
-        workdir, abstract = Path(exp.config.teacher.workdir), abstract_state(exp).params["teacher"]
-        params["teacher"] = trained.averaged_student(workdir, exp.teacher, abstract)
+    for role, config in exp.teachers.items():
+        workdir, abstract = Path(exp.config.teacher[models.TEACHERS[role]]), abstract_state(exp).params[role]
+        params[role] = trained.averaged_student(workdir, config, abstract)
     if exp.config.init_from is not None:
         params["student"] = start_from(exp, Path(exp.config.init_from))
     params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
@@ -240,6 +194,7 @@ def train_step(exp: Experiment) -> step_.Step:
     step = step_.make(
         exp.method,
         binds=binds(exp),
+        guide=partial(models.guided_teacher, exp.config, exp.method),
         coupling=exp.coupling,
         optimizers=exp.optimizers,
         mesh=exp.mesh,
@@ -335,7 +290,7 @@ def start_from(exp: Experiment, workdir: Path) -> Params:
     """
     config = trained.read(workdir, "init_from")
     trained.check_same(config, exp.config, ("network", "prediction", "interpolant", "coupling.scale"), "init_from")
-    method = make_method(config, exp.interpolant)
+    method = models.make_method(config, exp.interpolant)
     if method.heads != exp.method.heads:
         raise UsageError(
             f"init_from={str(workdir)!r} is of another kind: its network has {method.heads} outputs, and this method "
@@ -345,18 +300,6 @@ def start_from(exp: Experiment, workdir: Path) -> Params:
     if not method.diagonal_only:
         return params
     return networks.load(config.network.name).without_end_time(params)
-
-
-def teacher_section(config: ConfigDict) -> ConfigDict | None:
-    """The config of the run that config.teacher names; None where it names none.
-
-    Raises MissingError where there is no such run, UsageError where its path or data are others.
-    """
-    if config.teacher.workdir is None:
-        return None
-    found = trained.read(Path(config.teacher.workdir), "teacher.workdir")
-    trained.check_same(found, config, ("interpolant", "coupling.scale", "data.name", "data.source"), "teacher.workdir")
-    return found
 
 
 def _create(exp: Experiment) -> TrainState:

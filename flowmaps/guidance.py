@@ -17,9 +17,22 @@ def without_labels(cond: Cond) -> Cond:
     return {**cond, "label": jnp.full_like(cond["label"], NULL_LABEL)}
 
 
+def plain(cond: Cond) -> Cond:
+    """The condition without what it asks of guidance."""
+    return {name: value for name, value in cond.items() if name not in ("guidance", "interval")}
+
+
+def asked(cond: Cond, s: Float[Array, " b"], scale: float, interval: tuple[float, float]) -> Float[Array, " b"]:
+    """The scale at time s of each row, 1 outside of its interval: as the condition asks, and otherwise as given."""
+    low, high = jnp.moveaxis(cond["interval"], -1, 0) if "interval" in cond else interval
+    acts = (low <= s) & (s <= high)
+    return jnp.where(acts, cond.get("guidance", scale), 1.0).astype(s.dtype)
+
+
 class ClassifierFree(NamedTuple):
     """v_null + w (v_label - v_null) (Ho and Salimans 2022, arXiv:2207.12598), w = `scale` where the start s lies in
-    `interval` (Kynkaanniemi et al. 2024, arXiv:2404.07724) and 1 elsewhere. Both passes are one call of twice the rows.
+    `interval` (Kynkaanniemi et al. 2024, arXiv:2404.07724) and 1 elsewhere, or of each row as its condition asks. Both
+    passes are one call of twice the rows.
     """
 
     velocity: Velocity
@@ -40,14 +53,42 @@ class ClassifierFree(NamedTuple):
         *,
         dropout: Keys | None = None,
     ) -> Float[Array, "b *d"]:
+        scale = expand(asked(cond, s, self.scale, self.interval), x)
+        cond = plain(cond)
         unlabelled = without_labels(cond)
         both = {name: paired(c, unlabelled[name]) for name, c in cond.items()}
         keys = None if dropout is None else paired(dropout, dropout)
         out = self.velocity(*(paired(v, v) for v in (x, s, t)), both, dropout=keys)
         conditional, unconditional = jnp.moveaxis(out.reshape(-1, 2, *x.shape[1:]), 1, 0)
-        acts = (self.interval[0] <= s) & (s <= self.interval[1])
-        scale = expand(jnp.where(acts, self.scale, 1.0).astype(x.dtype), x)
         return unconditional + scale * (conditional - unconditional)
+
+
+class Autoguided(NamedTuple):
+    """v_weak + w (v - v_weak) of a model and a weaker one (Karras et al. 2024, arXiv:2406.02507), w = `scale` where the
+    start s lies in `interval` and 1 elsewhere, or of each row as its condition asks."""
+
+    velocity: Velocity
+    weak: Velocity
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a call."""
+        return evaluations(self.velocity) + evaluations(self.weak)
+
+    def __call__(
+        self,
+        x: Float[Array, "b *d"],
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        cond: Cond,
+        *,
+        dropout: Keys | None = None,
+    ) -> Float[Array, "b *d"]:
+        scale = expand(asked(cond, s, self.scale, self.interval), x)
+        strong, weak = (v(x, s, t, plain(cond), dropout=dropout) for v in (self.velocity, self.weak))
+        return weak + scale * (strong - weak)
 
 
 def paired(one: Float[Array, "b *d"] | Array, other: Float[Array, "b *d"] | Array) -> Array:

@@ -149,6 +149,26 @@ def from_ends(interpolant: Interpolant, data_std: float, ends: ToEnds) -> Predic
     return wrap
 
 
+def on_another_path(velocity: Velocity, own: Interpolant, path: Interpolant) -> Velocity:
+    """A velocity learned on the path `own` as one on `path`, both with Gaussian sources independent of the data: where
+    the noise levels sigma are equal x / alpha has one law, and the ends are the same up to the sources' deviations.
+
+    On the diagonal it is exact where `own` has the level; beyond its levels the nearest one is asked, with x scaled to
+    the deviation that noise has there. Between two times the ends are held.
+    """
+
+    def deviation(interpolant: Interpolant, t: Times) -> Times:
+        return (interpolant.alpha.value(t) ** 2 + (interpolant.source_std * interpolant.beta.value(t)) ** 2) ** 0.5
+
+    def carried(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
+        time = own.time_of_level(path.sigma(s) / own.source_std)
+        there = expand(deviation(own, time) / deviation(path, s), x) * x
+        noise, data = own.ends_from_velocity(there, velocity(there, time, time, cond, dropout=dropout), time)
+        return path.chord(path.source_std / own.source_std * noise, data, s, t)
+
+    return carried
+
+
 def spread(interpolant: Interpolant, data_std: float, s: Times, x: Points) -> Float[Array, "b *ones"]:
     """q, the standard deviation of x_s."""
     a, b = interpolant.alpha.value(s), interpolant.beta.value(s)

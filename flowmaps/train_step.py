@@ -47,8 +47,10 @@ def make(
     mesh: Mesh,
     seed: int,
     accumulate: int = 1,
+    guide: Callable[[Roles], Roles] = lambda roles: roles,
 ) -> Step:
-    """The step of a method whose roles are `binds`, on a batch of rows cut over `mesh`, in `accumulate` parts.
+    """The step of a method whose roles are `binds`, on a batch of rows cut over `mesh`, in `accumulate` parts. `guide`
+    makes the teacher that the losses see of the roles that are bound.
 
     Rows have keys of their own, from (seed, step, row): one stream draws the source, one serves each player's loss.
     Metrics of players other than the student carry the player's name; those of a step without its update are NaN.
@@ -74,7 +76,7 @@ def make(
 
         def loss(mine: dict[str, Params], part: tuple[Batch, Keys]) -> tuple[Array, Metrics]:
             rest = {role: p for role, p in state.params.items() if role not in mine}
-            roles = bind_roles(binds, mine, rest, state.target)
+            roles = guide(bind_roles(binds, mine, rest, state.target))
             value = method.losses[player](roles, *part, state.step)
             return value.per_example.mean(), dict(value.metrics)
 

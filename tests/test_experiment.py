@@ -10,9 +10,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from configs import base
-from flowmaps import data, experiment, methods, networks, optimizers, trained, workdir
+from flowmaps import data, experiment, interpolants, methods, models, networks, optimizers, trained, workdir
+from flowmaps import train_step as step_
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
+from flowmaps.guidance import with_guidance
 from flowmaps.types import NULL_LABEL, Roles
 
 
@@ -323,13 +325,84 @@ def test_a_run_is_read_with_the_values_that_it_was_trained_with(tmp_path):
     assert experiment.build(read).method.sampler
 
 
-def test_a_teacher_on_another_path_is_refused(tmp_path):
+def points(count=6):
+    keys = jax.random.split(jax.random.key(0), 2)
+    return jax.random.normal(keys[0], (count, 2)), jax.random.uniform(keys[1], (count,), minval=0.1, maxval=0.9)
+
+
+def roles_of(exp):
+    """As the losses see them: bound, and the teacher guided."""
+    state = experiment.init(exp)
+    bound = step_.bind_roles(experiment.binds(exp), {}, state.params)
+    return models.guided_teacher(exp.config, exp.method, bound)
+
+
+def test_a_teacher_on_another_path_is_carried_over(tmp_path):
+    """Exactly: its velocity at the time of the same noise level, by scale and ends."""
     finished_run(tmp_path)
     config = small()
     config.teacher.workdir = str(tmp_path)
+    same = roles_of(experiment.build(config)).teacher
     config.interpolant = base.part(base.interpolants, "trigonometric")
-    with pytest.raises(UsageError, match=r"teacher.workdir=.* is of another kind: interpolant.name linear -> trig"):
+    config.coupling.scale = 0.7
+    exp = experiment.build(config)
+    x, s = points()
+    linear = interpolants.linear()
+    time = linear.time_of_level(exp.interpolant.sigma(s))
+    there = (time / exp.interpolant.alpha.value(s))[:, None] * x  # one x / alpha
+    ends = linear.ends_from_velocity(there, same(there, time, time, {}), time)
+    by_hand = exp.interpolant.velocity(ends.noise * 0.7, ends.data, s)
+    np.testing.assert_allclose(roles_of(exp).teacher(x, s, s, {}), by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_of_coupled_ends_is_not_carried_over(tmp_path):
+    finished_run(tmp_path)
+    config = small(interpolant={})
+    config.teacher.workdir = str(tmp_path)
+    config.coupling = base.part(base.couplings, "optimal_transport")
+    config.interpolant = base.part(base.interpolants, "trigonometric")
+    with pytest.raises(UsageError, match="is on another path, of coupling 'independent' for 'optimal_transport'"):
         experiment.build(config)
+
+
+def test_a_teacher_is_guided_by_a_weaker_one(tmp_path):
+    """v_weak + 3 (v - v_weak) within the interval, and v outside of it."""
+    for name, width in (("strong", 16), ("weak", 8)):
+        finished_run(tmp_path / name, width=width)
+    config = small()
+    config.teacher.update(workdir=str(tmp_path / "strong"))
+    strong = roles_of(experiment.build(config)).teacher
+    config.teacher.workdir = str(tmp_path / "weak")
+    weak = roles_of(experiment.build(config)).teacher
+    config.teacher.update(workdir=str(tmp_path / "strong"), weak=str(tmp_path / "weak"))
+    config.teacher.guidance.update(scale=3.0, interval=(0.0, 0.5))
+    guided = roles_of(experiment.build(config)).teacher
+    x, _ = points()
+    for time, scale in ((0.25, 3.0), (0.75, 1.0)):
+        s = jnp.full(len(x), time)
+        v, w = strong(x, s, s, {}), weak(x, s, s, {})
+        np.testing.assert_allclose(guided(x, s, s, {}), w + scale * (v - w), rtol=1e-5, atol=1e-6)
+    asked = with_guidance({}, jnp.full(len(x), 2.0))  # of the row, before what the config says
+    np.testing.assert_allclose(guided(x, s, s, asked), w + 2 * (v - w), rtol=1e-5, atol=1e-6)
+    config.teacher.workdir = None
+    with pytest.raises(UsageError, match=r"teacher.weak=.* guides a teacher: set teacher.workdir too"):
+        experiment.build(config)
+
+
+def test_a_teacher_is_guided_by_leaving_out_the_label(tmp_path):
+    finished_run(tmp_path, dataset="digits")
+    config = small(dataset="digits")
+    config.teacher.workdir = str(tmp_path)
+    plain = roles_of(experiment.build(config)).teacher
+    config.teacher.guidance.scale = 2.0
+    guided = roles_of(experiment.build(config)).teacher
+    x, s, label = jnp.ones((4, 8, 8, 1)), jnp.full(4, 0.5), jnp.arange(4, dtype=jnp.int32)
+    with_label, without = (plain(x, s, s, {"label": given}) for given in (label, jnp.full(4, NULL_LABEL, jnp.int32)))
+    np.testing.assert_allclose(guided(x, s, s, {"label": label}), 2 * with_label - without, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_of_other_data_or_of_none_is_refused(tmp_path):
+    finished_run(tmp_path)
     config = small(dataset="moons")
     config.teacher.workdir = str(tmp_path)
     with pytest.raises(UsageError, match=r"is of another kind: data.name checker -> moons"):

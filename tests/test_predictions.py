@@ -167,3 +167,21 @@ def test_ends_from_average_invert_the_chord(path):
     ends = path.ends_from_average(x, chord, s, t)
     np.testing.assert_allclose(ends.noise, x0, rtol=1e-7)
     np.testing.assert_allclose(ends.data, x1, rtol=1e-7)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("own", ["linear", "variance_exploding", "variance_preserving", "trigonometric"])
+def test_a_velocity_is_carried_exactly_from_path_to_path(own, path):
+    """The oracle of one path, asked through another one, is the other's oracle, and so is its score; of sources with
+    another deviation too, at levels that both have."""
+    own, path = PATHS[own]()._replace(source_std=0.5), PATHS[path]()
+    law = jnp.array([0.3, 0.7]), jnp.array([[0.6, 0.4], [-0.3, -0.2]]), jnp.array([0.04 * jnp.eye(2), 0.1 * jnp.eye(2)])
+    there, here = (closed_forms.mixture(*law, p, 8) for p in (own, path))
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        return there.velocity(x, s)
+
+    carried = predictions.on_another_path(velocity, own, path)
+    s = jnp.asarray([0.31, 0.52, 0.68])
+    x = path.point(jnp.asarray([[0.4, -0.7], [0.1, 0.9], [-1.0, 0.2]]), jnp.asarray([[0.5, 0.3]] * 3), s)
+    np.testing.assert_allclose(carried(x, s, s, {}), here.velocity(x, s), rtol=1e-6, atol=1e-8)

@@ -1,0 +1,119 @@
+"""From a config to a model: its method, its path, and what its network's outputs stand for; a teacher as a student."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from flowmaps import interpolants, lookup, methods, predictions, trained
+from flowmaps.errors import UsageError
+from flowmaps.guidance import Autoguided, ClassifierFree
+from flowmaps.interpolants import Interpolant
+from flowmaps.types import Method, Roles, Velocity
+
+Reading = Callable[[Velocity], Velocity]
+"""A network as a function -> the velocity that it stands for."""
+
+
+class Model(NamedTuple):
+    """What a run made, or makes, of its student."""
+
+    config: ConfigDict
+    method: Method
+    interpolant: Interpolant
+
+
+TEACHERS = {"teacher": "workdir", "weak_teacher": "weak"}
+"""Role -> the field of config.teacher that names its run."""
+
+
+def options(section: ConfigDict) -> dict[str, Any]:
+    """The section of a part without the part's name."""
+    return {name: value for name, value in section.items() if name != "name"}
+
+
+def make_method(config: ConfigDict, interpolant: Interpolant) -> Method:
+    """The method, told the path and the length of the run."""
+    given = {"interpolant": interpolant, "total_steps": config.train.steps}
+    name = config.method.name
+    return lookup.call(f"method {name}", methods.load(name).make, given, options(config.method))
+
+
+def reading(model: Model, path: Interpolant) -> Reading:
+    """Network -> velocity on `path`: by the config's prediction, or by the method where it reads the network itself, on
+    the model's own path, and carried from there where that is another one.
+
+    Raises UsageError where the config asks for both, or the prediction is not one of its path.
+    """
+    config, method, own = model
+    name = config.prediction.name
+    predictions.check_start(name, own)
+    if method.model is None:
+        read = predictions.make(name, interpolant=own, **options(config.prediction))
+    elif name == "velocity":
+        read = method.model
+    else:
+        raise UsageError(f"method {config.method.name!r} reads its network itself: set prediction.name to 'velocity'")
+    if own is path:
+        return read
+    return lambda network: predictions.on_another_path(read(network), own, path)
+
+
+def make_path(config: ConfigDict) -> Interpolant:
+    """The interpolant of a config."""
+    return interpolants.make(config.interpolant.name, source_std=config.coupling.scale, **options(config.interpolant))
+
+
+def same_path(one: ConfigDict, other: ConfigDict) -> bool:
+    """Whether two configs have one path and one source."""
+    return one.interpolant == other.interpolant and one.coupling.scale == other.coupling.scale
+
+
+def teacher_configs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """By role, the configs of the runs that config.teacher names.
+
+    Raises MissingError where there is no such run, UsageError where its data are others or the weaker one comes alone.
+    """
+    named = {role: field for role, field in TEACHERS.items() if config.teacher[field] is not None}
+    if set(named) == {"weak_teacher"}:
+        raise UsageError(f"teacher.weak={config.teacher.weak!r} guides a teacher: set teacher.workdir too")
+    found = {role: trained.read(Path(config.teacher[field]), f"teacher.{field}") for role, field in named.items()}
+    for role, teacher in found.items():
+        trained.check_same(teacher, config, ("data.name", "data.source"), f"teacher.{named[role]}")
+    return found
+
+
+def teacher_model(student: Model, teacher: ConfigDict) -> Model:
+    """A teacher on its own path, which is the student's where the two are equal.
+
+    Raises UsageError where it cannot be asked on the student's path.
+    """
+    config, same = student.config, same_path(teacher, student.config)
+    path = student.interpolant if same else make_path(teacher)
+    model = Model(teacher, make_method(teacher, path), path)
+    if model.method.model is not None and student.method.model is None:
+        raise UsageError(
+            f"teacher.workdir={config.teacher.workdir!r} knows states with a latent, which method "
+            f"{config.method.name!r} does not make"
+        )
+    if not same and (teacher.coupling.name, config.coupling.name) != ("independent", "independent"):
+        raise UsageError(
+            f"teacher.workdir={config.teacher.workdir!r} is on another path, of coupling {teacher.coupling.name!r} for "
+            f"{config.coupling.name!r}: only between independent Gaussian sources is a velocity carried over"
+        )
+    return model
+
+
+def guided_teacher(config: ConfigDict, method: Method, roles: Roles) -> Roles:
+    """The roles with the teacher guided as config.teacher says, by a weaker one or by leaving out the label, or as the
+    method asks in the condition."""
+    if roles.teacher is None:
+        return roles
+    section = config.teacher
+    given = section.guidance.scale, tuple(section.guidance.interval)
+    if "weak_teacher" in roles.extras:
+        return roles._replace(teacher=Autoguided(roles.teacher, roles.extras["weak_teacher"], *given))
+    if section.guidance.scale == 1 and not method.reads_guidance:
+        return roles
+    return roles._replace(teacher=ClassifierFree(roles.teacher, *given))
