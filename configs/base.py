@@ -19,7 +19,7 @@ def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
     return ConfigDict({"name": name, **package.options(name), **chosen})
 
 
-DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75, "tfds": 0.5, "folder": 0.5, "arrays": 0.5, "latents": 0.5}
+DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75, "tfds": 0.5, "folder": 0.5, "arrays": 0.5, "latents": 1.0}
 """Of each number of an example, by data set."""
 
 

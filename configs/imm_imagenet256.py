@@ -11,7 +11,6 @@ from configs import base
 
 def get_config():
     config = base.imagenet256("imm", group=4, halvings=12, bias=4.0, label_dropout=0.1)
-    config.coupling.scale = 0.5  # of the data, and so of the noise
     config.train.update(steps=1_200_000, batch_size=4096)
     config.guidance.scale = 1.5
     config.sample.grid = "uniform(first=0.006)"

@@ -79,6 +79,8 @@ def build(config: ConfigDict) -> Experiment:
             f"method {config.method.name!r} with these options needs a Gaussian source independent of the data: set "
             "coupling.name to 'independent' and leave out data.source"
         )
+    check_learned_guidance(config, method)
+    check_prediction(config, method)
     if method.stages:
         raise UsageError(f"method {config.method.name!r} has stages, which this version does not run")
     return Experiment(
@@ -107,6 +109,29 @@ def gaussian_source(config: ConfigDict, dataset: data.Dataset) -> bool:
     return config.coupling.name == "independent" and dataset.source is None
 
 
+def check_learned_guidance(config: ConfigDict, method: Method) -> None:
+    """Raises UsageError where sampling asks a network for guidance that it takes as an input and has not learned."""
+    learned, scale, interval = method.guidance, config.guidance.scale, tuple(config.guidance.interval)
+    if learned is None:
+        return
+    if not learned.low <= scale <= learned.high:
+        raise UsageError(
+            f"guidance.scale={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set it to "
+            "one of these"
+        )
+    if interval != (0.0, 1.0) and not learned.intervals:
+        raise UsageError(f"guidance.interval={interval}: {config.method.name} trains the whole of (0, 1) alone")
+
+
+def check_prediction(config: ConfigDict, method: Method) -> None:
+    """Raises UsageError where the prediction knows one end and the method trains maps to others."""
+    if config.prediction.name == "two_clocks" and not method.one_end:
+        raise UsageError(
+            f"prediction 'two_clocks' asks for the map to the path's end alone, and method {config.method.name!r} "
+            "trains others: choose velocity"
+        )
+
+
 def check_ranges(config: ConfigDict) -> None:
     """Raises UsageError for a decay, an interval or a share of labels outside its range."""
     for decay in config.train.ema:
@@ -132,7 +157,7 @@ def make_networks(
 
     def of_model(model: models.Model) -> nn.Module:
         section = model.config.network
-        wanted = {"outputs": model.method.heads, "guided": model.method.reads_guidance}
+        wanted = {"outputs": model.method.heads, "guided": model.method.guidance is not None}
         return networks.make(section.name, **given, **wanted, **models.options(section))
 
     def of_role(section: ConfigDict) -> nn.Module:
@@ -241,7 +266,7 @@ def student(exp: Experiment, params: Params) -> Velocity:
     velocity = bind(exp, "student", params)
     if exp.config.guidance.scale == 1:
         return velocity
-    guided = Conditioned if exp.method.reads_guidance else ClassifierFree
+    guided = ClassifierFree if exp.method.guidance is None else Conditioned
     return guided(velocity, exp.config.guidance.scale, tuple(exp.config.guidance.interval))
 
 
@@ -260,6 +285,11 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
         if not values.solver:
             return exp.method.sampler
         chosen = "diagonal"
+    if exp.method.one_end and chosen in ("composed", "gamma"):
+        raise UsageError(
+            f"sampler {chosen!r} asks for maps between all times, and method {exp.config.method.name!r} trains those "
+            "to the end alone: sample by one_step or renoising"
+        )
     solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
     if not tells_score(exp) and adds_noise(exp, chosen, solver):
         raise UsageError(

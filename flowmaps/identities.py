@@ -65,19 +65,21 @@ def lagrangian(
     cond: Cond,
     *,
     through: Literal["map", "velocity", "all"] = "map",
+    part: float | Float[Array, ""] = 1.0,
     dropout: Keys | None = None,
 ) -> Points:
     """d/dt X_{s,t}(x) - b_t(X_{s,t}(x)) = v + (t - s) dv/dt - b_t(X), with b = `field`.
 
     through "map": v and dv/dt (LSD); "velocity": v alone (Align Your Flow's LMD); "all": b and its input as well.
-    `field` must be a marginal velocity: it is read at transported points, where a conditional one is biased.
+    `field` must be a marginal velocity: it is read at transported points, where a conditional one is biased. `part` of
+    the derivative is taken, as in `eulerian`.
     """
 
     def at_end(t: Times) -> Points:
         return student(x, s, t, cond, dropout=dropout)
 
     v, dv = directional_derivative(at_end, (t,), (jnp.ones_like(t),))
-    span = expand(t - s, x)
+    span, dv = expand(t - s, x), part * dv
     if through == "all":
         return v + span * dv - field(x + span * v, t)
     if through == "velocity":
@@ -95,22 +97,22 @@ def eulerian(
     *,
     through: Literal["velocity", "slope", "map", "all"] = "velocity",
     direction: Points | None = None,
-    share: float | Array = 1.0,
+    part: float | Float[Array, ""] = 1.0,
     dropout: Keys | None = None,
 ) -> Points:
     """d/ds X_{s,t}(x) + grad X_{s,t}(x) b = b - v + (t - s) (dv/ds + grad v b), with b = `velocity` = b_s(x).
 
     through "velocity": v alone (MeanFlow, and the only one that a conditional velocity leaves unbiased beside
     "slope"); "slope": d/ds X, that is v and dv/ds, with the advection grad X b stopped (ESD, "full" in its code);
-    "map": everything but b (ESD, "convex" in its code); "all": b as well. `direction`, where given, stands for b
-    in grad v b alone: a marginal velocity there and a conditional one before it (improved MeanFlow). `share` of the
+    "map": everything but b (ESD, "convex" in its code); "all": b as well. `direction`, where given, stands for b in
+    grad v b alone: a marginal velocity there and a conditional one before it (improved MeanFlow). `part` of the
     derivative is taken: from 0, which is flow matching, to 1 (Align Your Flow's warm-up).
     """
 
     def at_start(x: Points, s: Times) -> Points:
         return student(x, s, t, cond, dropout=dropout)
 
-    span = share * expand(t - s, x)
+    span = part * expand(t - s, x)
     still, tick = jnp.zeros_like(x), jnp.ones_like(s)
     direction = velocity if direction is None else direction
     if through != "all":

@@ -114,6 +114,6 @@ def guided_teacher(config: ConfigDict, method: Method, roles: Roles) -> Roles:
     given = section.guidance.scale, tuple(section.guidance.interval)
     if "weak_teacher" in roles.extras:
         return roles._replace(teacher=Autoguided(roles.teacher, roles.extras["weak_teacher"], *given))
-    if section.guidance.scale == 1 and not method.reads_guidance:
+    if section.guidance.scale == 1 and method.guidance is None:
         return roles
     return roles._replace(teacher=ClassifierFree(roles.teacher, *given))

@@ -35,8 +35,9 @@ def velocity(*, interpolant: Interpolant) -> Prediction:
 
 
 def data(*, interpolant: Interpolant, data_std: float = 0.5, clip: float = 0.0) -> Prediction:
-    """The output is E[x1 | x_s]. Singular where beta = 0, unless beta counts as no less than `clip` where it divides
-    (0.05 in pixel MeanFlow, arXiv:2601.22158), which biases the velocity there."""
+    """The output is E[x1 | x_s]. Singular where beta = 0, unless beta counts as no less than `clip` where it divides:
+    the noise's share of the velocity is then too small there (pixel MeanFlow, arXiv:2601.22158, divides both the
+    velocity and its target by no less than 0.05)."""
 
     def ends(x: Points, raw: Points, s: Times) -> Ends:
         a, b = (expand(c.value(s), x) for c in (interpolant.alpha, interpolant.beta))
@@ -106,25 +107,34 @@ def two_clocks(*, interpolant: Interpolant) -> Prediction:
     """The output is v_{s,t}, asked of a network of one time: v_{s,s} at 2 - s, and v_{s,t} for s < t at s (FACM's
     expanded time interval, arXiv:2507.03738). So it knows one end beside the diagonal: the path's."""
 
-    def wrap(raw: Velocity) -> Velocity:
-        def velocity(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
-            clock = jnp.where(s == t, 2 - s, s)
-            return raw(x, clock, clock, cond, dropout=dropout)
+    def clock(x: Points, s: Times, t: Times, cond: Cond) -> tuple[Points, Times, Times, Cond]:
+        time = jnp.where(s == t, 2 - s, s)
+        return x, time, time, cond
 
-        return velocity
-
-    return wrap
+    return around(clock, lambda out, cond: out)
 
 
 def scaled(*, interpolant: Interpolant) -> Prediction:
     """The output times the row's guidance is v_{s,t} (the scale parameter of Terminal Velocity Matching,
     arXiv:2511.19797): guided velocities grow with the scale, and the network need not."""
 
+    def times_guidance(out: Points, cond: Cond) -> Points:
+        return expand(cond["guidance"], out) * out if "guidance" in cond else out
+
+    return around(lambda *inputs: inputs, times_guidance)
+
+
+def around(before: Callable, after: Callable[[Points, Cond], Points]) -> Prediction:
+    """The network on other inputs (x, s, t, cond), and each of its outputs changed."""
+
     def wrap(raw: Velocity) -> Velocity:
         def velocity(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> Points:
-            out = raw(x, s, t, cond, dropout=dropout)
-            return expand(cond["guidance"], out) * out if "guidance" in cond else out
+            return after(raw(*before(x, s, t, cond), dropout=dropout), cond)
 
+        def heads(x: Points, s: Times, t: Times, cond: Cond, *, dropout: Keys | None = None) -> tuple[Points, ...]:
+            return tuple(after(out, cond) for out in raw.heads(*before(x, s, t, cond), dropout=dropout))
+
+        velocity.heads = heads
         return velocity
 
     return wrap

@@ -131,6 +131,16 @@ class Stage(NamedTuple):
     promote: Mapping[str, str]
 
 
+class Guided(NamedTuple):
+    """The guidance that a network has learned as an input."""
+
+    low: float
+    high: float
+    """The least and the largest scale."""
+    intervals: bool
+    """Whether it has learned of intervals of times."""
+
+
 class Method(NamedTuple):
     """A way to make a network satisfy an identity of the flow map."""
 
@@ -153,7 +163,9 @@ class Method(NamedTuple):
     """Whether it holds for a Gaussian source independent of the data alone."""
     heads: int = 1
     """Outputs of the student's network, read by student.heads; the first stands for v_{s,t}."""
-    reads_guidance: bool = False
-    """Whether the student's network takes guidance, its scale and interval, as an input."""
+    guidance: Guided | None = None
+    """What the student's network, which takes guidance as an input, has learned of it; None: it takes none."""
+    one_end: bool = False
+    """Whether it trains maps to the path's end alone, perhaps beside the diagonal."""
     model: Callable[[Manyheaded], Noisy] | None = None
     """The network with its heads -> the student's velocity, which has learned its own noise; None: the first head."""

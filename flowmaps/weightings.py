@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
+from flowmaps.errors import UsageError
 from flowmaps.rows import expand, flat_mean, flat_sum
 from flowmaps.types import Array
 
@@ -39,7 +40,10 @@ def log_variance(squares: Row, weight: Row) -> Row:
 
 def distance(residual: Float[Array, "b *d"], name: str, huber: float) -> Row:
     """How far apart two states are: "squared", "l1" (the mean of |r_i|), or "pseudo_huber" of the row's whole norm with
-    the constant huber sqrt(d), d numbers a row (iCT, arXiv:2310.14189: huber = 0.00054)."""
+    the constant huber sqrt(d), d numbers a row (iCT, arXiv:2310.14189: huber = 0.00054; ECT's plain norm has a huber
+    near to 0, at which the gradient at 0 does not exist). Raises UsageError for a huber that is not above 0."""
+    if huber <= 0:
+        raise UsageError(f"method.huber={huber} must be above 0; 1e-6 is the plain norm")
     if name == "l1":
         return flat_mean(jnp.abs(residual))
     squares = squared(residual)

@@ -132,7 +132,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             measurements.number(line["passes"] / 1e6),
             f"{60 * line['minutes']:.0f}",
         ]
-        rows.append([line["label"], *cost, *(measurements.number(line["measurements"][name]) for name in names)])
+        rows.append([line["label"], *cost, *(figure(line["measurements"][name]) for name in names)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

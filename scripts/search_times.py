@@ -8,13 +8,14 @@ search of the metric, in `eval.num_samples` samples of `eval.seeds`' first seed.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from scipy.optimize import minimize_scalar
 
-from flowmaps import evaluate, experiment, lookup, measurements, metrics, trained
-from flowmaps.errors import UsageError
+from flowmaps import evaluate, experiment, lookup, metrics, trained
+from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.generate import Program
 from flowmaps.types import Params
@@ -30,7 +31,9 @@ def quality(exp: Experiment, program: Program, params: Params, metric: str, time
     exp.config.eval.steps = (len(times) - 1,)
     rows = evaluate.measure(exp, params, program, seed=exp.config.eval.seeds[0])
     row = next(row for row in rows if row["metric"] == metric)
-    sys.stderr.write(f"{exp.config.sample.grid}: {measurements.number(row['value'])}\n")
+    sys.stderr.write(f"{exp.config.sample.grid}: {row['value']}\n")
+    if row["value"] is None:
+        return math.inf
     return row["value"] if row["better"] == "lower" else -row["value"]
 
 
@@ -47,6 +50,8 @@ def search(exp: Experiment, params: Params, metric: str, steps: int) -> tuple[fl
     program = evaluate.program(exp, SAMPLER)
     times, end = (exp.interpolant.t_min,), exp.interpolant.t_max
     for _ in range(steps - 1):
+        if times[-1] + 2 * TOLERANCE >= end - TOLERANCE:
+            raise UsageError(f"{metric} is best with the last of {len(times)} steps at the data: search fewer --steps")
         found = minimize_scalar(
             lambda t, past=times: quality(exp, program, params, metric, (*past, float(t), end)),
             bounds=(times[-1] + TOLERANCE, end - TOLERANCE),
@@ -68,8 +73,9 @@ def main() -> None:
         exp = experiment.build(trained.read(given.workdir, "workdir"))
         _, averages = evaluate.latest(exp, given.workdir)
         times = search(exp, next(iter(averages.values())), given.metric, given.steps)
-    except UsageError as error:
-        sys.exit(str(error))
+    except (UsageError, MissingError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
     sys.stdout.write(f"--config.sample.sampler={SAMPLER} --config.sample.grid='{grid(times)}'\n")
 
 

@@ -50,9 +50,9 @@ class Recorded:
         return 0 * x
 
 
-def drawn(step=0, count=4_096, interpolant=KARRAS, **options):
+def drawn(step=0, count=4_096, interpolant=KARRAS, total=8, **options):
     """s and u of a batch, and the loss."""
-    method = methods.load("consistency").make(interpolant=interpolant, total_steps=8, **options)
+    method = methods.load("consistency").make(interpolant=interpolant, total_steps=total, **options)
     keys, student, target = rows.keys(jax.random.key(0), 0, count), Recorded(), Recorded()
     batch = {"x0": jnp.ones((count, 2)), "x1": jnp.zeros((count, 2))}
     out = method.losses["student"](Roles(student, target), batch, keys, jnp.asarray(step, jnp.int32))
@@ -95,6 +95,35 @@ def test_gap_weights_by_the_difference_of_levels():
     """Where f = x the residual is (sigma_s - sigma_u) x0: its square over the gap is the gap |x0|^2."""
     s, u, out = drawn(schedule="doubling", intervals=(10, 10), weighting="gap")
     np.testing.assert_allclose(out.per_example, 2 * (levels(KARRAS, s) - levels(KARRAS, u)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("path", ["variance_exploding", "variance_preserving", "linear"])
+def test_gap_has_no_weight_where_there_is_no_gap(path):
+    """At the path's end, to which levels below its last are moved, s and u are one: finite losses and gradients."""
+    path = interpolants.make(path)
+    method = methods.load("consistency").make(
+        interpolant=path, total_steps=20, schedule="ratio", ratio=(8.0, 8.0, 1.0), law=("log_normal", -3.0, 3.0),
+        distance="pseudo_huber", weighting="gap",
+    )  # fmt: skip
+    keys = rows.keys(jax.random.key(0), 0, 4_096)
+    batch = {"x0": rows.normal(keys, (2,)), "x1": rows.normal(rows.fold(keys, 1), (2,))}
+
+    def mean(theta, step):
+        def student(x, s, t, cond, *, dropout=None):
+            return theta * x
+
+        return method.losses["student"](Roles(student, student), batch, keys, step).per_example.mean()
+
+    for step in (0, 19):
+        value, slope = jax.value_and_grad(mean)(0.3, jnp.asarray(step))
+        assert np.isfinite(value) and np.isfinite(slope)
+
+
+def test_the_last_stage_lasts_to_the_end():
+    """20 steps of 8 stages: 2 steps each, and what is left in the eighth."""
+    times_ = [drawn(step, total=20, schedule="ratio", law=("log_normal", 0.0, 2.0))[1] for step in (14, 15, 19)]
+    np.testing.assert_array_equal(times_[0], times_[2])
+    np.testing.assert_array_equal(times_[0], times_[1])
 
 
 def error_of(following, count):

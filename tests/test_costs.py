@@ -47,7 +47,7 @@ def flops(function, *arguments) -> float:
 def test_a_step_costs_its_floor(case):
     name, *options = case
     method = methods.load(name).make(interpolant=LINEAR, total_steps=10, **dict(options))
-    wanted = {"outputs": method.heads, "guided": method.reads_guidance}
+    wanted = {"outputs": method.heads, "guided": method.guidance is not None}
     module = networks.make("mlp", shape=(64,), num_classes=2, width=512, depth=4, **wanted)
     params = networks.init(module, jax.random.key(0))
     keys = rows.keys(jax.random.key(1), 0, BATCH)

@@ -428,3 +428,46 @@ def test_a_start_without_the_score_is_refused_to_solvers_that_need_it():
 def test_every_optimizer_in_a_config_takes_the_configs_options():
     for name in optimizers.names():
         experiment.build(small(optimizer={"name": name}))
+
+
+def guided(method="tvm", scales=(2.0, 4.0), scale=3.0, interval=(0.0, 1.0)):
+    config = small(method, "digits", guidance={"scale": scale, "interval": interval})
+    config.method.update(guidance=scales, label_dropout=0.1)
+    return config
+
+
+def test_a_network_that_reads_guidance_is_asked_for_it_in_one_pass():
+    """As an input of its own, and not by a second pass without the label."""
+    exp = experiment.build(guided())
+    params = experiment.init(exp).params["student"]
+    velocity, network = experiment.student(exp, params), networks.bind(exp.networks["student"], params)
+    x, s, cond = jnp.ones((4, 8, 8, 1)), jnp.full(4, 0.5), {"label": jnp.arange(4, dtype=jnp.int32)}
+    asked = with_guidance(cond, jnp.full(4, 3.0))
+    np.testing.assert_array_equal(velocity(x, s, s, cond), network(x, s, s, asked))
+    assert np.abs(velocity(x, s, s, cond) - network(x, s, s, cond)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": 1.0}, r"guidance.scale=1.0 is not among what method.guidance=\(2.0, 4.0\) trains"),
+        ({"scale": 0.0}, "guidance.scale=0.0 is not among"),
+        ({"interval": (0.2, 0.7)}, r"guidance.interval=\(0.2, 0.7\): tvm trains the whole of \(0, 1\) alone"),
+    ],
+)
+def test_guidance_that_a_network_has_not_learned_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        experiment.build(guided(**changes))
+    experiment.build(guided("improved_mean_flow", interval=(0.2, 0.7)))
+
+
+def test_maps_to_the_end_alone_are_not_composed():
+    """Nor read by a network that knows one end where the method trains others."""
+    exp = experiment.build(small("consistency"))
+    for name in ("composed", "gamma"):
+        with pytest.raises(UsageError, match=f"sampler '{name}' asks for maps between all times"):
+            experiment.sampler(exp, name)
+    config = small("lsd")
+    config.prediction = base.part(base.predictions, "two_clocks")
+    with pytest.raises(UsageError, match="prediction 'two_clocks' asks for the map to the path's end alone"):
+        experiment.build(config)

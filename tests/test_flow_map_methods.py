@@ -88,9 +88,11 @@ def test_on_matched_variance_the_marginal_tangent_is_zero():
     x, s = STD * rows.normal(KEYS, (2,)), 0.05 + 0.9 * rows.uniform(KEYS)
     np.testing.assert_allclose(student(x, s, jnp.ones(COUNT), {}), 0, atol=1e-6)
     np.testing.assert_allclose(oracle.velocity(x, s), 0, atol=1e-6)
-    # so that with the marginal velocity, 0, in the path's place the whole loss is 0:
-    still = {"x0": jnp.zeros((COUNT, 2)), "x1": jnp.zeros((COUNT, 2))}
-    np.testing.assert_allclose(loss(method, student, still).per_example, 0, atol=1e-10)
+    # With the marginal velocity, 0, in the path's place the whole loss is 0: x_s = x on a path that rests at s.
+    s = times.on_path(TRIG, "log_normal", -1.0, 1.4)(rows.fold(KEYS, 1))
+    still = {"x0": expand(TRIG.beta.value(s), x) * x, "x1": expand(TRIG.alpha.value(s), x) * x}
+    np.testing.assert_allclose(loss(method, student, still).per_example, 0, atol=1e-9)
+    assert loss(method, trig_flow(lambda x, theta: -7 * x * theta[:, None]), still).per_example.mean() > 1
 
 
 # alpha-Flow
@@ -113,13 +115,18 @@ def test_alpha_falls_from_one_to_zero_and_stays_there():
         ("continuous_consistency", {"warmup_steps": 10}, "warmup_steps=10 must be fewer than train.steps=10"),
         ("align_your_flow", {"warmup_steps": 10}, "warmup_steps=10 must be fewer than train.steps=10"),
         ("align_your_flow", {"warmup_steps": 0, "most": 1.5}, r"method.most=1.5 must lie in \[0, 1\]"),
-        ("facm", {"relaxation": 0.0}, "relaxation=0.0 must be above 0"),
+        ("facm", {"relaxation": 0.0}, r"method\.relaxation=0\.0 and method\.clip=1\.0 must be above 0"),
         ("imm", {"between": (0.0, 1.0)}, "at its first time the path has no data"),
         ("imm", {"between": (0.5, 0.2)}, r"must be two rising times of \[0.0, 1.0\]"),
         ("ctm", {"intervals": 1}, "method.intervals=1: a grid"),
+        ("imm", {"group": 0}, "method.group=0: a group has a row at least"),
+        ("facm", {"clip": -1.0}, r"method\.clip=-1\.0 must be above 0"),
+        ("consistency", {"intervals": (150, 2)}, r"intervals=\(150, 2\) must be two rising numbers"),
+        ("consistency", {"schedule": "doubling", "intervals": (0, 2)}, "two rising numbers of at least 1"),
+        ("tvm", {"guidance": (0.0, 2.0), "label_dropout": 0.1}, "must be two rising scales above 0"),
         ("tvm", {"guidance": (1.0, 2.0)}, r"method.guidance=\(1.0, 2.0\) needs method.label_dropout above 0"),
         ("improved_mean_flow", {"guidance": (1.0, 8.0)}, "needs method.label_dropout above 0"),
-        ("improved_mean_flow", {"guidance": (0.5, 8.0), "label_dropout": 0.1}, "two rising scales of at least 1"),
+        ("improved_mean_flow", {"guidance": (9.0, 8.0), "label_dropout": 0.1}, "two rising scales above 0"),
     ],
 )
 def test_options_that_cannot_be_are_refused(name, options, message):
@@ -132,6 +139,33 @@ def test_methods_of_the_unit_interval_refuse_others(name):
     path = interpolants.variance_preserving(t_max=0.9)
     with pytest.raises(UsageError, match=rf"{name} needs times on \[0, 1\]"):
         make(name, path)
+
+
+@pytest.mark.parametrize("name", ["continuous_consistency", "facm", "align_your_flow"])
+def test_a_teacher_that_is_not_there_is_asked_for(name):
+    warm = {} if name == "facm" else {"warmup_steps": 1}
+    with pytest.raises(UsageError, match="ask for a teacher, and there is none: set teacher.workdir"):
+        loss(make(name, velocity="teacher", **warm), gaussian().average_velocity, gaussian_batch())
+
+
+# Align Your Flow
+
+
+@pytest.mark.parametrize("step", [0, 4, 9])
+def test_align_your_flow_warms_its_derivative_up_to_a_part(step):
+    """|g|^2 of g = dx_s/ds - v + r (t - s) dv/ds, r = 0.99 min(1, step / 8), the derivative by hand."""
+    method = make("align_your_flow", law=("uniform",), warmup_steps=8, constant=0.0)
+    batch = draw_batch(gaussian().sample, KEYS)
+    s, t = times.sorted_pair(times.uniform())(rows.fold(KEYS, 1))
+    x, velocity = LINEAR.point(batch["x0"], batch["x1"], s), batch["x1"] - batch["x0"]
+
+    def student(x, s, t, cond, *, dropout=None):
+        return jnp.sin(2 * x + (s - t)[:, None])
+
+    v, dv = jax.jvp(lambda x, s: student(x, s, t, {}), (x, s), (velocity, jnp.ones(COUNT)))
+    part = 0.99 * min(1.0, step / 8)
+    exact = flat_sum((velocity - v + part * (t - s)[:, None] * dv) ** 2)
+    np.testing.assert_allclose(loss(method, student, batch, step).per_example, exact, rtol=1e-4)
 
 
 # Inductive Moment Matching
@@ -224,6 +258,24 @@ def test_ctm_lets_the_gradient_flow_through_the_outer_map():
     assert abs(inner) > 1e-4
 
 
+def test_ctm_stops_its_aim():
+    """At s = u, where the two maps are one, the gradient is that of the first alone: twice half of what it would be."""
+    method = make("ctm", intervals=2, weights=(1.0, 0.0))
+    batch = draw_batch(gaussian().sample, KEYS)
+
+    def mean(theta, frozen):
+        calls = []
+
+        def student(x, s, t, cond, *, dropout=None):
+            calls.append(1)
+            return (theta if len(calls) == 1 else frozen) * jnp.cos(x + s[:, None])
+
+        return loss(method, student, batch, target=lambda x, s, t, cond, *, dropout=None: 0 * x).per_example.mean()
+
+    first, aim = jax.grad(mean, argnums=(0, 1))(0.7, 0.7)
+    assert abs(first) > 1e-4 and aim == 0
+
+
 # Flow-anchored consistency
 
 
@@ -253,6 +305,9 @@ def test_facm_relaxes_and_clips_its_target():
     exact = (velocity**2).mean(-1) + jnp.cos(jnp.pi * s / 2) * e / jnp.sqrt(e + 1e-3)
     out = loss(method, lambda x, s, t, cond, *, dropout=None: 0 * x, batch)
     np.testing.assert_allclose(out.per_example, exact, rtol=1e-5)
+    angled = make("facm", law=("uniform",), clip=0.5)  # beside it the angle between 0 and dx_s/ds, whose cosine is 0
+    out = loss(angled, lambda x, s, t, cond, *, dropout=None: 0 * x, batch)
+    np.testing.assert_allclose(out.per_example, exact + 1, rtol=1e-5)
 
 
 def test_facm_measures_the_angle_of_channels():

@@ -254,3 +254,21 @@ def test_guidance_is_an_input_whose_absence_is_scale_one(name):
 def test_a_network_without_the_input_is_refused():
     with pytest.raises(UsageError, match="network 'log_variance' takes no guidance as an input"):
         networks.make("log_variance", shape=(2,), num_classes=0, guided=True)
+
+
+def test_double_norm_bounds_what_the_condition_does():
+    """Scales and shifts of mean square 1, however large the condition's are: twice of them is the same network."""
+    outputs = {}
+    for modulation in ("scale_shift", "double_norm"):
+        module = build("unet", modulation=modulation, dropout=0.0)
+        params = perturbed(module)
+
+        def louder(path, p):
+            modulates = "Block" in jax.tree_util.keystr(path) and "Dense_0" in jax.tree_util.keystr(path)
+            return 2 * p if modulates else p
+
+        x, s, t, cond = inputs(module)
+        twice = jax.tree_util.tree_map_with_path(louder, params)
+        outputs[modulation] = [np.asarray(bound(module, p)(x, s, t, cond)) for p in (params, twice)]
+    assert np.abs(np.subtract(*outputs["scale_shift"])).max() > 1e-2
+    np.testing.assert_allclose(*outputs["double_norm"], atol=1e-4)

@@ -130,14 +130,14 @@ def test_the_consistency_prediction_on_a_path_without_a_last_noise_is_edm():
 
 
 def test_data_prediction_is_clipped_near_the_end_alone():
-    """beta counts as no less than 0.05 where it divides: pixel MeanFlow's u = (x - D) / max(T, 0.05)."""
+    """beta counts as no less than 0.05 where it divides: v = D - (x - s D) / max(1 - s, 0.05)."""
     path = interpolants.linear()
     x, raw = jnp.ones((3, 2)), jnp.full((3, 2), 0.25)
     s = jnp.asarray([0.2, 0.95, 0.99])
     velocity = predictions.make("data", interpolant=path, data_std=DATA_STD, clip=0.05)(lambda *_, **__: raw)
-    exact = (0.25 - 1) / np.maximum(1 - np.asarray(s), 0.05)[:, None]
-    np.testing.assert_allclose(velocity(x, s, s, {})[:2], np.broadcast_to(exact, (3, 2))[:2], rtol=1e-6)
-    assert np.all(np.abs(velocity(x, s, s, {})[2]) < np.abs((0.25 - 1) / 0.01))
+    exact = 0.25 - (1 - 0.25 * s) / np.maximum(1 - np.asarray(s), 0.05)
+    np.testing.assert_allclose(velocity(x, s, s, {}), np.broadcast_to(exact[:, None], (3, 2)), rtol=1e-6)
+    np.testing.assert_allclose(exact[:2], (0.25 - 1) / (1 - np.asarray(s[:2])), rtol=1e-6)  # not clipped
 
 
 def test_each_head_is_read_by_the_prediction():
@@ -185,3 +185,19 @@ def test_a_velocity_is_carried_exactly_from_path_to_path(own, path):
     s = jnp.asarray([0.31, 0.52, 0.68])
     x = path.point(jnp.asarray([[0.4, -0.7], [0.1, 0.9], [-1.0, 0.2]]), jnp.asarray([[0.5, 0.3]] * 3), s)
     np.testing.assert_allclose(carried(x, s, s, {}), here.velocity(x, s), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["two_clocks", "scaled"])
+def test_every_prediction_passes_the_heads_on(name):
+    """The first head is the call, and both are read alike."""
+    path = PATHS["linear"]()
+
+    def raw(x, s, t, cond, *, dropout=None):
+        return jnp.sin(x + s[:, None])
+
+    raw.heads = lambda *inputs, **keywords: (raw(*inputs, **keywords),) * 2
+    student = predictions.make(name, interpolant=path)(raw)
+    x, s, t = jnp.ones((2, 2)), jnp.asarray([0.2, 0.5]), jnp.asarray([0.9, 0.5])
+    cond = {"guidance": jnp.asarray([2.0, 3.0])}
+    for head in student.heads(x, s, t, cond):
+        np.testing.assert_array_equal(head, student(x, s, t, cond))

@@ -56,6 +56,26 @@ def test_dyadic_steps_are_equally_often_on_their_own_grids():
     assert stats.chisquare(np.bincount(fine.astype(int), minlength=4)).pvalue > 1e-3
 
 
+def test_arctan_log_normal_is_the_trigonometric_paths_level():
+    """tan(pi (1 - t) / 2) is log-normal."""
+    draws = np.asarray(times.law("arctan_log_normal", -0.8, 1.6)(keys()), np.float64)
+    inside = (draws > 1e-4) & (draws < 1 - 1e-4)
+    assert inside.mean() > 0.999
+    assert_law(np.log(np.tan(np.pi / 2 * (1 - draws[inside]))), stats.norm(-0.8, 1.6).cdf)
+
+
+def test_sorted_pairs_of_two_laws():
+    """P(s > a) = P(both > a), P(t <= a) = P(both <= a)."""
+    early, late = times.logit_normal(-0.2, 0.8), times.logit_normal(1.0, 0.8)
+    s, t = times.sorted_pair(early, late)(keys())
+
+    def below(mean):
+        return lambda a: stats.norm(mean, 0.8).cdf(np.log(a / (1 - a)))
+
+    assert_law(s, lambda a: 1 - (1 - below(-0.2)(a)) * (1 - below(1.0)(a)))
+    assert_law(t, lambda a: below(-0.2)(a) * below(1.0)(a))
+
+
 def test_multiples_are_equally_often():
     drawn = np.asarray(times.multiples(8)(keys())) * 8
     assert np.all(drawn == np.round(drawn))

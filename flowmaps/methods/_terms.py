@@ -1,15 +1,17 @@
 """The pieces that the methods' losses are put together from."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from flowmaps import rows
+from flowmaps.errors import UsageError
+from flowmaps.guidance import without_labels
 from flowmaps.identities import tangent
 from flowmaps.interpolants import Interpolant
-from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Keys, Loss, Velocity
+from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Guided, Keys, Loss, Roles, Velocity
 from flowmaps.weightings import squared
 
 Row = Float[Array, " b"]
@@ -32,6 +34,60 @@ def path_point(interpolant: Interpolant, batch: Batch, t: Row) -> PathPoint:
 def condition(batch: Batch) -> Cond:
     """The labels of a batch, where it has any."""
     return {"label": batch["label"]} if "label" in batch else {}
+
+
+def teacher(roles: Roles) -> Velocity:
+    """The teacher. Raises UsageError where the run has none."""
+    if roles.teacher is None:
+        raise UsageError(
+            "the method's options ask for a teacher, and there is none: set teacher.workdir to a trained run"
+        )
+    return roles.teacher
+
+
+def velocity_of(
+    source: Literal["path", "teacher"], roles: Roles, point: PathPoint, t: Row, cond: Cond, dropout: Keys
+) -> Points:
+    """The path's own velocity, conditional on its ends, or the teacher's marginal one."""
+    return point.velocity if source == "path" else teacher(roles)(point.x, t, t, cond, dropout=dropout)
+
+
+def check_unit_interval(name: str, interpolant: Interpolant) -> None:
+    """Raises UsageError for a path on other times than [0, 1]."""
+    if (interpolant.t_min, interpolant.t_max) != (0.0, 1.0):
+        raise UsageError(f"{name} needs times on [0, 1], not [{interpolant.t_min}, {interpolant.t_max}]")
+
+
+def warmup(steps: int, total_steps: int) -> Callable[[Array], Array]:
+    """The share of a term that is warmed up, step / steps and then 1; 1 throughout for 0 steps.
+
+    Raises UsageError where training would end before it is whole.
+    """
+    if steps >= total_steps:
+        raise UsageError(
+            f"method.warmup_steps={steps} must be fewer than train.steps={total_steps}, before which nothing is whole"
+        )
+    return lambda step: jnp.minimum(1.0, step / steps) if steps else jnp.ones(())
+
+
+def trained_guidance(scales: tuple[float, float], label_dropout: float, *, intervals: bool) -> Guided | None:
+    """What a network learns that is asked for scales between two, and for their intervals too; None for (1, 1).
+
+    Raises UsageError for scales that do not rise from above 0, or without rows that have no label.
+    """
+    low, high = scales
+    if (low, high) == (1.0, 1.0):
+        return None
+    if not 0 < low <= high:
+        raise UsageError(f"method.guidance={scales} must be two rising scales above 0")
+    if label_dropout == 0:
+        raise UsageError(f"method.guidance={scales} needs method.label_dropout above 0, for example 0.1")
+    return Guided(low, high, intervals)
+
+
+def unlabelled(cond: Cond) -> Bool[Array, " b"]:
+    """Which rows have no label. Raises UsageError for data without labels."""
+    return without_labels(cond)["label"] == cond["label"]
 
 
 def drop_labels(cond: Cond, keys: Keys, rate: float) -> Cond:

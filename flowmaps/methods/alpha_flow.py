@@ -5,7 +5,8 @@ from s to u = s + alpha (t - s),
 
 the semigroup identity with the path's first leg: |v_st - chord|^2 at alpha = 1, and as alpha -> 0 MeanFlow's Eulerian
 one, which takes over at alpha = 0; between them the fixed point is O(alpha) from the flow map. The residual r is
-divided by alpha before the adaptive weight w = sg (|r / alpha|^2 + c)^-p, so that c means the same at every alpha.
+divided by alpha before the adaptive weight w = sg (|r / alpha|^2 + c)^-p, so that c means the same at every alpha; the
+released code weighs by alpha / (|r|^2 + c), clips the target to 4, and trains guidance in as MeanFlow does.
 
 SoFlow (Luo et al. 2025, arXiv:2512.15657) is the same gradient, written as an inner product, with an alpha that decays
 exponentially and two laws of times. Cost: 3F a diagonal row, 4F another (4.1F at alpha = 0).
@@ -70,9 +71,10 @@ def make(
     constant: float = 0.01,
     label_dropout: float = 0.0,
 ) -> Method:
-    """between: of the sigmoid the shares of training at which alpha leaves 1 and reaches 0, of the exponential its
-    first and last value. law: of both times that are sorted into s <= t, or with end_law of the first of them;
-    diagonal_law, where given, of the diagonal's. power, constant: of the adaptive weight.
+    """between: of the sigmoid the shares of training between which it lies (alpha leaves 1 and reaches 0 within, 21 %
+    of the interval on either side of its middle), of the exponential its first and last value. law: of both times that
+    are sorted into s <= t, or with end_law of the first of them; diagonal_law, where given, of the diagonal's. power,
+    constant: of the adaptive weight.
 
     Raises UsageError for a schedule outside of training.
     """

@@ -1,8 +1,9 @@
-"""Consistency models, trained without a teacher. With f(x, s) = X_{s,1}(x), for two points of one path and s < u,
+"""Consistency models. With f(x, s) = X_{s,1}(x) and s < u,
 
     L = E w d( f(x_s, s), sg f(x_u, u) ),
 
-the semigroup identity with the path's own chord as its first leg; what varies is how u comes to s over training:
+the semigroup identity whose first leg is the path's own, x_u on the path of x_s (training), or a step of a teacher
+from x_s (distillation, CD); what varies besides is how u comes to s:
 
     square_root   s and u neighbours on a grid of N times, N growing as a root: CT (Song et al. 2023, arXiv:2303.01469)
     doubling      N doubles at equal intervals: iCT (Song, Dhariwal 2023, arXiv:2310.14189)
@@ -11,7 +12,7 @@ the semigroup identity with the path's own chord as its first leg; what varies i
 
 A grid is uniform in the path's own clock: on `variance_exploding` Karras' noise levels sigma. f is the identity at the
 path's end by the prediction: `consistency`, or on a path that ends without noise `edm`. The diagonal is not learned.
-Cost: 4F a row.
+Cost: 4F a row, and 1F or 2F of the teacher.
 """
 
 import math
@@ -20,12 +21,14 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import identities, rows, samplers, times, weightings
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
+from flowmaps.solvers import steps
 from flowmaps.times import Pair
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
 
@@ -35,7 +38,7 @@ Schedule = Callable[[Array], Array]
 
 
 def square_root(first: int, last: int, total_steps: int) -> Schedule:
-    """CT's number of intervals: sqrt(k / K ((s1 + 1)^2 - s0^2) + s0^2) - 1, rounded up, from s0 to s1."""
+    """CT's number of intervals: sqrt(k / K ((s1 + 1)^2 - s0^2) + s0^2) - 1, rounded up, from s0 - 1 to s1."""
 
     def intervals(step: Array) -> Array:
         share = step.astype(jnp.float32) / total_steps
@@ -68,10 +71,16 @@ def decay_of(intervals: Schedule, first: int, initial: float) -> Schedule:
     return lambda step: jnp.exp(first * math.log(initial) / intervals(step))
 
 
+def inverse(gap: Row) -> Row:
+    """1 / gap, and 0 where there is none: at the path's end, and where float32 knows no smaller level."""
+    return jnp.where(gap > 0, 1 / jnp.where(gap > 0, gap, 1.0), 0.0)
+
+
 def make(
     *,
     interpolant: Interpolant,
     total_steps: int,
+    leg: Literal["path", "ddim", "heun"] = "path",
     schedule: Literal["square_root", "doubling", "ratio"] = "square_root",
     intervals: tuple[int, int] = (2, 150),
     stages: int = 8,
@@ -83,13 +92,16 @@ def make(
     initial_decay: float = 0.0,
     label_dropout: float = 0.0,
 ) -> Method:
-    """intervals: of the grid, from the first to the last (the papers' N is one more). stages, ratio: q, k and b of ECT,
-    n = 1 + k sigmoid(-b sigma(s)). law: of s, see times.on_path. huber: of the distance, see weightings.distance.
-    weighting "gap": 1 / (sigma(s) - sigma(u)). initial_decay: mu0 of the target's average; 0: the target is the stopped
-    student.
+    """leg: x_u on the path, or by a step of the teacher from x_s (solvers/steps.py). intervals: (s0, s1) of the grid,
+    which ends with s1 and begins with s0 ("doubling") or s0 - 1 ("square_root"); the papers' N is one more. stages,
+    ratio: q, k and b of ECT, n = 1 + k sigmoid(-b sigma(s)). law: of s, see times.on_path. distance, huber: see
+    weightings.distance. weighting "gap": 1 / (sigma(s) - sigma(u)), and 0 where the two are one. initial_decay: mu0 of
+    the target's average; 0: the target is the stopped student. (CT's perceptual distance is not among them.)
 
-    Raises UsageError for a schedule longer than training, or an average without a grid.
+    Raises UsageError for a schedule longer than training, intervals that do not rise, or an average without a grid.
     """
+    if not 1 <= intervals[0] <= intervals[1]:
+        raise UsageError(f"method.intervals={intervals} must be two rising numbers of at least 1")
     law_of_s = times.on_path(interpolant, *law)
     start, end = interpolant.t_min, interpolant.t_max
     counts = {"square_root": square_root, "doubling": doubling}
@@ -108,7 +120,7 @@ def make(
     def shrunk(s: Row, step: Array) -> Pair:
         """s, and the time of a smaller level: the path's end in the first stage at small levels."""
         q, k, b = ratio
-        sigma, stage = interpolant.sigma(s), 1 + step // (total_steps // stages)
+        sigma, stage = interpolant.sigma(s), jnp.minimum(1 + step // (total_steps // stages), stages)
         smaller = sigma * jnp.maximum(1 - (1 + k * jax.nn.sigmoid(-b * sigma)) / q**stage, 0)
         return Pair(s, interpolant.time_of_level(smaller / interpolant.source_std))
 
@@ -117,16 +129,18 @@ def make(
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         s, u = pair(law_of_s(rows.fold(keys, 1)), step)
-        points = tuple(interpolant.point(batch["x0"], batch["x1"], t) for t in (s, u))
-        ends = jnp.full_like(s, end)
-        dropout = rows.fold(keys, 2)
-        residual = identities.consistency(roles.student, roles.target, points, s, u, ends, cond, dropout)
+        x_s, x_u = (interpolant.point(batch["x0"], batch["x1"], t) for t in (s, u))
+        if leg != "path":
+            x_u = stop_gradient(steps.STEPS[leg](_terms.teacher(roles), interpolant, x_s, s, u, cond))
+        ends, dropout = jnp.full_like(s, end), rows.fold(keys, 2)
+        residual = identities.consistency(roles.student, roles.target, (x_s, x_u), s, u, ends, cond, dropout)
         far = weightings.distance(residual, distance, huber)
-        weight = 1 / (interpolant.sigma(s) - interpolant.sigma(u)) if weighting == "gap" else 1.0
+        weight = inverse(interpolant.sigma(s) - interpolant.sigma(u)) if weighting == "gap" else 1.0
         return Loss(weight * far, {"map": jnp.mean(weightings.squared(residual))})
 
     return Method(
         {"student": student_loss},
         samplers.make("renoising", interpolant=interpolant),
         target_decay=decay_of(count, intervals[0], initial_decay) if initial_decay else None,
+        one_end=True,
     )

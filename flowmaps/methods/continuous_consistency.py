@@ -1,5 +1,5 @@
 """Continuous-time consistency models (Song et al. 2023, arXiv:2303.01469, section 5; simplified and stabilised as sCM:
-Lu, Song 2024, arXiv:2410.11081). With f(x, s) = X_{s,1}(x) along the path's own velocity,
+Lu, Song 2024, arXiv:2410.11081). With f(x, s) = X_{s,1}(x) along the path's own velocity, or a teacher's in its place,
 
     g = alpha (d/ds + dx_s/ds . grad) f(x_s, s),    L = E exp(-w(s)) |F - sg F - g / (|g| + c)|^2 / d + w(s),
 
@@ -9,17 +9,16 @@ carries alpha (1 - s), so that it vanishes at both ends (the paper's rearrangeme
 
     g = r g + (1 - r) alpha^2 (dx_s/ds - F),
 
-flow matching for F at first. The diagonal is not learned. Cost: 4.1F a row.
+flow matching for F at first. The diagonal is not learned. Cost: 4.1F a row, and 1F of the teacher.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
-from flowmaps.errors import UsageError
 from flowmaps.identities import directional_derivative
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
@@ -46,22 +45,20 @@ def make(
     *,
     interpolant: Interpolant,
     total_steps: int,
+    velocity: Literal["path", "teacher"] = "path",
     law: tuple = ("log_normal", -1.0, 1.4),
     warmup_steps: int = 10_000,
     constant: float = 0.157,
     learned_weight: bool = True,
     label_dropout: float = 0.0,
 ) -> Method:
-    """law: of s, see times.on_path. warmup_steps: until r = 1; 0: none. constant: c, 0.1 per unit of TrigFlow's angle;
-    0: no normalization. learned_weight: w of the role log_variance; otherwise |F - sg F - g|^2.
+    """velocity: along the path's own (sCT), or the teacher's (sCD). law: of s, see times.on_path. warmup_steps: until
+    r = 1; 0: none. constant: c, 0.1 per unit of TrigFlow's angle; 0: no normalization. learned_weight: w of the role
+    log_variance; otherwise |F - sg F - g|^2.
 
-    Raises UsageError for a warm-up longer than training.
+    Raises UsageError for a warm-up longer than training, or a teacher that is not there (with the first batch).
     """
-    if warmup_steps >= total_steps:
-        raise UsageError(
-            f"method.warmup_steps={warmup_steps} must be fewer than train.steps={total_steps}: the tangent would never "
-            "be whole"
-        )
+    warm = _terms.warmup(warmup_steps, total_steps)
     draw = times.on_path(interpolant, *law)
 
     def tangent(student: Velocity, x: Points, velocity: Points, s: Row, cond: Cond, dropout: Keys) -> Tangent:
@@ -81,17 +78,18 @@ def make(
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         s = draw(rows.fold(keys, 1))
-        x, velocity = _terms.path_point(interpolant, batch, s)
-        implied, flow, map_ = tangent(roles.student, x, velocity, s, cond, rows.fold(keys, 2))
-        share = jnp.minimum(1.0, step / warmup_steps) if warmup_steps else 1.0
+        point, dropout = _terms.path_point(interpolant, batch, s), rows.fold(keys, 2)
+        along = _terms.velocity_of(velocity, roles, point, s, cond, dropout)
+        implied, flow, map_ = tangent(roles.student, point.x, along, s, cond, dropout)
+        share = warm(step)
         blended = normalized(share * map_ + (1 - share) * flow, constant)
         squares = squared(implied - stop_gradient(implied) - blended)
         metrics = {"map": jnp.mean(squared(map_))}
         if not learned_weight:
             return Loss(squares, metrics)
-        size = x[0].size
+        size = point.x[0].size
         weight = roles.extras["log_variance"](s, jnp.full_like(s, interpolant.t_max))
         return Loss(log_variance(squares / size, weight), metrics)
 
     owners = {"log_variance": "student"} if learned_weight else {}
-    return Method({"student": student_loss}, samplers.make("renoising", interpolant=interpolant), owners)
+    return Method({"student": student_loss}, samplers.make("renoising", interpolant=interpolant), owners, one_end=True)

@@ -4,7 +4,9 @@ times s < u <= t; with y = X_st(x_s) and y' = sg X_ut(x_u), x_s and x_u on one p
     L = E w(s) 1/M^2 sum_jk k(y_j, y_k) + k(y'_j, y'_k) - 2 k(y_j, y'_k),    k(a, b) = exp(-|a - b| / (d c(s, t))),
 
 the semigroup identity between laws in the place of points: the kernel's MMD between two samples of the law at t. u is
-where the noise level beta / alpha has fallen by its range / 2^k from s. M = 1 is consistency training. Cost: 4F a row.
+where the noise level beta / alpha has fallen by its range / 2^k from s. M = 1 is consistency training. A group of
+several labels compares the mixture of their laws; what binds a row to its own label is the pair (y_j, y'_j). Cost: 4F a
+row.
 """
 
 from typing import Literal
@@ -65,6 +67,8 @@ def make(
     does not divide it.
     """
     low, high = between
+    if group < 1:
+        raise UsageError(f"method.group={group}: a group has a row at least")
     if not interpolant.t_min <= low < high <= interpolant.t_max:
         raise UsageError(
             f"method.between={between} must be two rising times of [{interpolant.t_min}, {interpolant.t_max}]"
@@ -75,7 +79,7 @@ def make(
         raise UsageError(f"method.between={between}: at its first time the path has no data, and infinite noise level")
     decrement = (highest - lowest) / 2**halvings
 
-    def times(keys: Keys) -> tuple[Row, Row, Row]:
+    def drawn(keys: Keys) -> tuple[Row, Row, Row]:
         """s, u and t of each group."""
         s = low + (high - low) * rows.uniform(rows.fold(keys, 0))
         t = s + (high - s) * rows.uniform(rows.fold(keys, 1))
@@ -103,7 +107,7 @@ def make(
                 "another method.group"
             )
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
-        of_groups = times(rows.fold(keys, 1)[::group])
+        of_groups = drawn(rows.fold(keys, 1)[::group])
         s, u, t = (jnp.repeat(time, group) for time in of_groups)
         dropout = rows.fold(keys, 2)
         x_s, x_u = (interpolant.point(batch["x0"], batch["x1"], time) for time in (s, u))

@@ -17,13 +17,12 @@ from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
-from flowmaps.errors import UsageError
 from flowmaps.guidance import with_guidance, without_labels
 from flowmaps.identities import directional_derivative
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.rows import expand
-from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Keys, Loss, Method, Roles
+from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles
 from flowmaps.weightings import adaptive, squared
 
 Row = Float[Array, " b"]
@@ -46,33 +45,29 @@ def make(
     interval is all of [0, 1] on diagonal rows, and begins before and ends after 1/2 on others. label_dropout: rows
     without label have omega = 1.
 
-    Raises UsageError for guidance without dropout, or an omega below 1.
+    Raises UsageError for guidance without dropout, or scales that do not rise from above 0.
     """
-    guided = tuple(guidance) != (1.0, 1.0)
-    if guided and label_dropout == 0:
-        raise UsageError(f"method.guidance={guidance} needs method.label_dropout above 0, for example 0.1")
-    if not 1 <= guidance[0] <= guidance[1]:
-        raise UsageError(f"method.guidance={guidance} must be two rising scales of at least 1")
+    learned = _terms.trained_guidance(guidance, label_dropout, intervals=True)
     shares = (diagonal_fraction, 1 - diagonal_fraction)
     pair = times.sorted_pair(times.on_path(interpolant, *law))
 
     def asked(cond: Cond, keys: Keys, *, whole: bool) -> Cond:
         """The condition with a drawn scale and interval."""
-        if not guided:
+        if learned is None:
             return cond
-        drawn = guidance[0] * (guidance[1] / guidance[0]) ** rows.uniform(rows.fold(keys, 0))
-        scale = jnp.where(without_labels(cond)["label"] == cond["label"], 1.0, drawn)
+        drawn = learned.low * (learned.high / learned.low) ** rows.uniform(rows.fold(keys, 0))
+        scale = jnp.where(_terms.unlabelled(cond), 1.0, drawn)
         low, high = (rows.uniform(rows.fold(keys, stream)) / 2 for stream in (1, 2))
         interval = (0.0, 1.0) if whole else jnp.stack([low, 0.5 + high], axis=-1)
         return with_guidance(cond, scale, interval)
 
     def guide(roles: Roles, x: Points, s: Row, velocity: Points, own: Points, cond: Cond, dropout: Keys) -> Points:
         """g, from the network's own velocity v(x | label, omega)."""
-        if not guided:
+        if learned is None:
             return velocity
         unlabelled = with_guidance(without_labels(cond), jnp.ones_like(s))
         plain = roles.target.heads(x, s, s, unlabelled, dropout=dropout)[1]
-        acts = (cond["interval"][:, 0] <= s) & (s <= cond["interval"][:, 1]) & (cond["label"] != NULL_LABEL)
+        acts = (cond["interval"][:, 0] <= s) & (s <= cond["interval"][:, 1]) & ~_terms.unlabelled(cond)
         return velocity + expand(jnp.where(acts, 1 - 1 / cond["guidance"], 0.0), x) * (own - plain)
 
     def diagonal_residuals(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> tuple[Points, Points]:
@@ -104,6 +99,8 @@ def make(
         parts = (diagonal_residuals(roles, *diagonal), map_residuals(roles, *off))
         raw = {name: [squared(r) for r in residuals] for name, residuals in zip(("flow", "map"), parts, strict=True)}
         terms = {name: sum(adaptive(squares, power, constant) for squares in both) for name, both in raw.items()}
-        return _terms.loss(terms, shares, shares, {name: both[0] for name, both in raw.items()})
+        logged = {name: both[0] for name, both in raw.items()}
+        logged["velocity"] = jnp.concatenate([both[1] for both in raw.values()])
+        return _terms.loss(terms, shares, shares, logged)
 
-    return Method({"student": student_loss}, samplers.composed, heads=2, reads_guidance=guided)
+    return Method({"student": student_loss}, samplers.composed, heads=2, guidance=learned)

@@ -9,16 +9,19 @@ both divided by the square of the guidance scale w, which is drawn a row and rea
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
+from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
-from flowmaps.errors import UsageError
 from flowmaps.guidance import with_guidance, without_labels
 from flowmaps.identities import lagrangian
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.rows import expand
-from flowmaps.types import NULL_LABEL, Array, Batch, Keys, Loss, Method, Roles
+from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
 from flowmaps.weightings import squared
+
+Row = Float[Array, " b"]
+Points = Float[Array, "b *d"]
 
 
 def make(
@@ -36,13 +39,11 @@ def make(
     guidance: the least and the largest w, uniform between them; (1, 1): none, and no input of the network.
     label_dropout: rows without label have w = 1.
 
-    Raises UsageError for times on another interval than [0, 1], or guidance without dropout.
+    Raises UsageError for times on another interval than [0, 1], scales that do not rise from above 0, or guidance
+    without dropout.
     """
-    if (interpolant.t_min, interpolant.t_max) != (0.0, 1.0):
-        raise UsageError(f"tvm needs times on [0, 1], not [{interpolant.t_min}, {interpolant.t_max}]")
-    guided = tuple(guidance) != (1.0, 1.0)
-    if guided and label_dropout == 0:
-        raise UsageError(f"method.guidance={guidance} needs method.label_dropout above 0, for example 0.1")
+    _terms.check_unit_interval("tvm", interpolant)
+    learned = _terms.trained_guidance(guidance, label_dropout, intervals=False)
     pair = times.gap(*gap, *end)
     draw = times.on_path(interpolant, *law)
 
@@ -50,19 +51,19 @@ def make(
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         (s, t), r, dropout = pair(rows.fold(keys, 1)), draw(rows.fold(keys, 2)), rows.fold(keys, 3)
         scale = jnp.ones_like(r)
-        if guided:
+        if learned is not None:
             unlabelled = with_guidance(without_labels(cond), scale)
-            drawn = guidance[0] + (guidance[1] - guidance[0]) * rows.uniform(rows.fold(keys, 4))
-            scale = jnp.where(cond["label"] == NULL_LABEL, scale, drawn)
+            drawn = learned.low + (learned.high - learned.low) * rows.uniform(rows.fold(keys, 4))
+            scale = jnp.where(_terms.unlabelled(cond), scale, drawn)
             cond = with_guidance(cond, scale)
 
         x, velocity = _terms.path_point(interpolant, batch, r)
-        if guided:
+        if learned is not None:
             plain = roles.target(x, r, r, unlabelled, dropout=dropout)
             velocity = plain + expand(scale, x) * (velocity - plain)
         flow = squared(roles.student(x, r, r, cond, dropout=dropout) - stop_gradient(velocity))
 
-        def field(x, t):
+        def field(x: Points, t: Row) -> Points:
             return roles.target(x, t, t, cond, dropout=dropout)
 
         x = interpolant.point(batch["x0"], batch["x1"], s)
@@ -75,5 +76,5 @@ def make(
         {"student": student_loss},
         samplers.composed,
         target_decay=lambda step: target_decay,
-        reads_guidance=guided,
+        guidance=learned,
     )
