@@ -75,7 +75,7 @@ def teacher_configs(config: ConfigDict) -> dict[str, ConfigDict]:
 
     Raises MissingError where there is no such run, UsageError where its data are others or the weaker one comes alone.
     """
-    named = {role: field for role, field in TEACHERS.items() if config.teacher[field] is not None}
+    named = {role: field for role, field in TEACHERS.items() if config.teacher.get(field) is not None}
     if set(named) == {"weak_teacher"}:
         raise UsageError(f"teacher.weak={config.teacher.weak!r} guides a teacher: set teacher.workdir too")
     found = {role: trained.read(Path(config.teacher[field]), f"teacher.{field}") for role, field in named.items()}

@@ -144,7 +144,7 @@ def test_methods_of_the_unit_interval_refuse_others(name):
 @pytest.mark.parametrize("name", ["continuous_consistency", "facm", "align_your_flow"])
 def test_a_teacher_that_is_not_there_is_asked_for(name):
     warm = {} if name == "facm" else {"warmup_steps": 1}
-    with pytest.raises(UsageError, match="ask for a teacher, and there is none: set teacher.workdir"):
+    with pytest.raises(UsageError, match=r"ask for a teacher, and there is none: set teacher\.workdir"):
         loss(make(name, velocity="teacher", **warm), gaussian().average_velocity, gaussian_batch())
 
 
