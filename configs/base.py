@@ -177,6 +177,14 @@ def denoiser(bundle: Callable[..., ConfigDict], path: str, prediction: str, solv
     return config
 
 
+def distilled(config: ConfigDict, teacher: str, *, start: bool = True) -> ConfigDict:
+    """The config with the run of another one as its teacher, from whose weights the student starts."""
+    config.teacher.workdir = f"runs/{teacher}"
+    if start:
+        config.init_from = config.teacher.workdir
+    return config
+
+
 def images(method: str, source: str, **options: Any) -> ConfigDict:
     """Images from `source` (folder, arrays or tfds): DiT-S/4 on pixels, for accelerators; shrink it for a laptop."""
     config = get_config()

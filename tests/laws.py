@@ -167,11 +167,12 @@ class Gradients(NamedTuple):
 
 
 def gradients(method: Method, exact: Velocity, sample: Callable, rows_each: int = 3072) -> Callable:
-    """(theta, batches) -> Gradients of the student's loss at exact + theta * basis, its target at the same theta."""
+    """(theta, batches) -> Gradients of the student's loss at exact + theta * basis, its target at the same theta, and a
+    teacher that is exact."""
 
     def loss(student_theta: Array, theta: Array, keys: Array) -> Array:
         extras = {"log_variance": lambda s, t: jnp.zeros_like(s)}
-        roles = Roles(stray(exact, student_theta), stray(exact, theta), None, extras)
+        roles = Roles(stray(exact, student_theta), stray(exact, theta), exact, extras)
         batch = draw_batch(sample, keys)
         return method.losses["student"](roles, batch, rows.fold(keys, 102), jnp.zeros((), jnp.int32)).per_example.mean()
 

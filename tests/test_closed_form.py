@@ -60,10 +60,14 @@ VARIANTS = {
     ],
     "facm": [{**UNWEIGHTED, "law": ("uniform",)}, {"cosine": 0.0}],
     "align_your_flow": [{**WHOLE, "most": 1.0, "constant": 0.0}, {**WHOLE, "most": 1.0}],
+    "flow_map_distillation": [{}, {"objective": "direct"}],
     "imm": [{"group": 16, "halvings": 16}],
     "ctm": [{"intervals": 8}],
 }
 """The options under test; a method that is not listed is tested with its defaults."""
+THROUGH_INPUTS = ("ctm", "flow_map_distillation")
+"""Methods whose gradient flows through the input of target or teacher, whose parameters are stopped where they are
+bound."""
 CASES = [(name, options) for name in methods.names() for options in VARIANTS.get(name, [{}])]
 
 
@@ -128,10 +132,11 @@ FOLLOWING = {
 
 
 def assert_rests_and_returns(method: Method, oracle, exact) -> None:
-    """The gradient at theta = 0 is zero to 4 standard errors, and a stray of 0.1 is pulled back, clearly."""
+    """The gradient at theta = 0 is zero to 4 standard errors, or where nothing is drawn to the oracle's own error, and
+    a stray of 0.1 is pulled back, clearly."""
     gradient = gradients(method, exact, oracle.sample)
     rest = gradient(jnp.zeros(COUNT), 64)
-    assert np.all(np.abs(rest.mean) <= 4 * rest.error + 1e-6), f"moves: {rest.mean} +- {rest.error}"
+    assert np.all(np.abs(rest.mean) <= 4 * rest.error + 2e-5), f"moves: {rest.mean} +- {rest.error}"
     for k in range(COUNT):
         pull = gradient(0.1 * jnp.eye(COUNT)[k], 4).mean[k]
         assert pull > 0, f"field {k} is pushed away: {pull}"
@@ -149,10 +154,9 @@ def test_fixed_point(name, options, law):
     assert_rests_and_returns(method, oracle, fixed_point(name, options, law))
 
 
-@pytest.mark.parametrize(("name", "options"), [case for case in CASES if case[0] != "ctm"], ids=label)
+@pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] not in THROUGH_INPUTS], ids=label)
 def test_no_gradient_reaches_the_target(name, options):
-    """The target's parameters have an exactly zero gradient: every leg and every teacher is stopped. (In CTM the
-    gradient flows through the target's input, and its parameters are stopped where they are bound.)"""
+    """The parameters of target and teacher have an exactly zero gradient: every leg is stopped."""
     oracle = LAWS["gaussian"]()
     method = methods.load(name).make(interpolant=LINEAR, total_steps=100, **options)
     keys = rows.keys(jax.random.key(0), 0, 256)

@@ -1,6 +1,7 @@
 """Every config: short, complete, and able to take a step at its own shapes, shrunk in width, depth and batch alone."""
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import base
-from flowmaps import experiment, methods
+from flowmaps import experiment, methods, workdir
+from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import UsageError
 
 FOLDER = Path(base.__file__).parent
@@ -50,16 +52,34 @@ def test_a_config_has_the_fields_of_base_and_the_options_of_its_parts(name):
     assert set(config.method) == {"name", *methods.options(config.method.name)}
 
 
+def with_teacher(config: ConfigDict, folder: Path) -> ConfigDict:
+    """The shrunk config, with a run of its teacher's config, shrunk alike and as it was born, in place of the one that
+    it names."""
+    if config.teacher.workdir is None:
+        return shrink(config)
+    name = Path(config.teacher.workdir).name
+    teacher = with_teacher(load(name), folder)
+    with Checkpoints(folder / name / "checkpoints") as checkpoints:
+        checkpoints.save(1, experiment.init(experiment.build(teacher)), {"position": 1}, {}, wait=True)
+    (folder / name / "config.json").write_text(json.dumps(workdir.plain(teacher)))
+    config.teacher.workdir = str(folder / name)
+    if config.init_from is not None:
+        config.init_from = config.teacher.workdir
+    return shrink(config)
+
+
 @pytest.mark.parametrize("name", IN_MEMORY)
-def test_a_config_takes_a_step(name):
+def test_a_config_takes_a_step(name, tmp_path):
     """The compiled step runs at the config's shapes; the parameters move and no row is lost: loss is a number."""
-    exp = experiment.build(shrink(load(name)))
+    exp = experiment.build(with_teacher(load(name), tmp_path))
     state = experiment.init(exp)
     before = jax.tree.map(np.array, state.params["student"])
     batch = exp.dataset.train.batch(np.arange(exp.config.train.batch_size))
-    state, metrics = experiment.train_step(exp)(state, experiment.global_batch(exp, batch))
+    step = experiment.train_step(exp)
+    for _ in range(2):  # a student that starts as its teacher and is warmed up moves with the second
+        state, metrics = step(state, experiment.global_batch(exp, batch))
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, state.params["student"])
-    assert int(state.step) == 1 and int(state.skipped) == 0
+    assert int(state.step) == 2 and int(state.skipped) == 0
     assert np.isfinite(float(metrics["loss"]))
     assert max(jax.tree.leaves(moved)) > 0
 

@@ -43,7 +43,8 @@ def test_student_target_and_derivative_share_the_mask_of_a_row(name, options):
     method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=10, **options)
     batch = {"x0": jnp.zeros((BATCH, 2)), "x1": jnp.ones((BATCH, 2)), "label": jnp.zeros(BATCH, jnp.int32)}
     keys = rows.keys(jax.random.key(0), 0, BATCH)
-    method.losses["student"](Roles(spy(students), spy(targets)), batch, keys, jnp.zeros((), jnp.int32))
+    roles = Roles(spy(students), spy(targets), spy(targets))
+    method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32))
     known = [np.repeat(k, times, axis=0) for k in students for times in (1, 2)]
     assert all(any(np.array_equal(keys, k) for k in known) for keys in targets)
     everywhere = np.concatenate(students)

@@ -1,0 +1,12 @@
+"""Consistency distillation (arXiv:2303.01469) on scikit-learn's digits.
+
+python main.py --config=configs/edm_digits.py --mode=train
+python main.py --config=configs/cd_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.digits("consistency", leg="heun", schedule="doubling", intervals=(17, 17), initial_decay=0.95)
+    return base.distilled(base.on_levels(config, "variance_exploding", "edm"), "edm_digits")
