@@ -63,6 +63,7 @@ VARIANTS = {
     "flow_map_distillation": [{}, {"objective": "direct"}],
     "imm": [{"group": 16, "halvings": 16}],
     "ctm": [{"intervals": 8}],
+    "truncated_consistency": [{"stage": 2, "boundary": 0.3, "huber": 1.0}],
 }
 """The options under test; a method that is not listed is tested with its defaults."""
 THROUGH_INPUTS = ("ctm", "flow_map_distillation")
@@ -84,7 +85,7 @@ def gaussian_alone(name: str, options: dict) -> bool:
         "continuous_consistency": options.get("constant", 1.0) > 0,
         "align_your_flow": options.get("constant", 1.0) > 0,
         "facm": options.get("constant", 0.0) < 1,
-    }.get(name, name in ("consistency", "alpha_flow", "ctm", "imm"))
+    }.get(name, name in ("consistency", "truncated_consistency", "alpha_flow", "ctm", "imm"))
 
 
 def fixed_point(name: str, options: dict, law: str):
@@ -108,14 +109,14 @@ def next_of_grid(options: dict):
 
 
 def next_of_ratio(options: dict):
-    """ECT's in its first stage, as its paper has it: sigma (1 - (1 + 8 sigmoid(-sigma)) / 2), or the path's end."""
+    """ECT's in a stage, as its paper has it: sigma (1 - (1 + 8 sigmoid(-sigma)) / 2^stage), or the path's end."""
 
     def following(s, t):
         sigma = SOURCE_STD * (1 - s) / s
-        smaller = jnp.maximum(sigma * (1 - (1 + 8 * jax.nn.sigmoid(-sigma)) / 2), 0)
+        smaller = jnp.maximum(sigma * (1 - (1 + 8 * jax.nn.sigmoid(-sigma)) / 2 ** options.get("stage", 1)), 0)
         return SOURCE_STD / (SOURCE_STD + smaller)
 
-    return following, 24
+    return following, 24 * options.get("stage", 1)
 
 
 def next_of_alpha(options: dict):
@@ -126,6 +127,7 @@ def next_of_alpha(options: dict):
 
 FOLLOWING = {
     "consistency": lambda options: (next_of_ratio if options["schedule"] == "ratio" else next_of_grid)(options),
+    "truncated_consistency": next_of_ratio,
     "ctm": next_of_grid,
     "alpha_flow": next_of_alpha,
 }

@@ -131,3 +131,33 @@ def test_no_gradient_reaches_the_teacher():
         assert np.all(jax.grad(mean)(jnp.zeros(COUNT)) == 0)
     with pytest.raises(UsageError, match="objective='lagrangian' reads the velocity at transported points"):
         methods.load("align_your_flow").make(interpolant=LINEAR, total_steps=10, warmup_steps=1, objective="lagrangian")
+
+
+def test_the_boundary_ties_the_student_to_the_first_stage():
+    """A constant student has no loss but at the boundary: without its weight any constant would do."""
+    path = interpolants.variance_exploding()
+
+    def constant(x, s, t, cond, *, dropout=None):
+        return (1.0 - x) / jnp.where(t > s, t - s, 1.0)[:, None]  # X = 1
+
+    def teacher(x, s, t, cond, *, dropout=None):
+        return (5.0 - x) / jnp.where(t > s, t - s, 1.0)[:, None]  # X = 5
+
+    batch = {"x0": rows.normal(KEYS, (2,)), "x1": STD * rows.normal(rows.fold(KEYS, 1), (2,))}
+
+    def loss(weight):
+        method = methods.load("truncated_consistency").make(
+            interpolant=path, total_steps=10, boundary_weight=weight, distance="squared"
+        )
+        return method.losses["student"](Roles(constant, constant, teacher), batch, KEYS, jnp.zeros((), jnp.int32))
+
+    tied = loss(0.1)
+    np.testing.assert_allclose(tied.metrics["boundary"], 32, rtol=1e-3)  # |1 - 5|^2 in two dimensions
+    assert tied.metrics["map"] < 0.1 * 32  # of the few rows just above, whose targets lie below
+    free = loss(0.0).per_example
+    assert float((free < 1e-6).mean()) > 0.9
+
+
+def test_a_boundary_outside_of_the_paths_levels_is_refused():
+    with pytest.raises(UsageError, match=r"method\.boundary=100\.0 is not among the path's noise levels"):
+        methods.load("truncated_consistency").make(interpolant=KARRAS, total_steps=10, boundary=100.0)

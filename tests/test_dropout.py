@@ -17,6 +17,7 @@ OPTIONS = {
     "improved_mean_flow": [{}, {"guidance": (1.0, 8.0), "label_dropout": 1e-12}],
     "tvm": [{}, {"guidance": (1.0, 2.0), "label_dropout": 1e-12}],
     "consistency": [{}, {"schedule": "ratio"}],
+    "truncated_consistency": [{"boundary": 0.5}],
     "psd": [{}, {"middle": "uniform"}],
     "shortcut": [{}, {"guidance_scale": 1.5, "label_dropout": 1e-12}],
 }

@@ -71,6 +71,13 @@ def decay_of(intervals: Schedule, first: int, initial: float) -> Schedule:
     return lambda step: jnp.exp(first * math.log(initial) / intervals(step))
 
 
+def time_of_ratio(interpolant: Interpolant, s: Row, ratio: tuple[float, float, float], stage: Array | int) -> Row:
+    """The time of ECT's smaller level: sigma(s) (1 - (1 + k sigmoid(-b sigma(s))) / q^stage), or the path's end."""
+    (q, k, b), sigma = ratio, interpolant.sigma(s)
+    smaller = sigma * jnp.maximum(1 - (1 + k * jax.nn.sigmoid(-b * sigma)) / q**stage, 0)
+    return interpolant.time_of_level(smaller / interpolant.source_std)
+
+
 def inverse(gap: Row) -> Row:
     """1 / gap, and 0 where there is none: at the path's end, and where float32 knows no smaller level."""
     return jnp.where(gap > 0, 1 / jnp.where(gap > 0, gap, 1.0), 0.0)
@@ -119,10 +126,8 @@ def make(
 
     def shrunk(s: Row, step: Array) -> Pair:
         """s, and the time of a smaller level: the path's end in the first stage at small levels."""
-        q, k, b = ratio
-        sigma, stage = interpolant.sigma(s), jnp.minimum(1 + step // (total_steps // stages), stages)
-        smaller = sigma * jnp.maximum(1 - (1 + k * jax.nn.sigmoid(-b * sigma)) / q**stage, 0)
-        return Pair(s, interpolant.time_of_level(smaller / interpolant.source_std))
+        stage = jnp.minimum(1 + step // (total_steps // stages), stages)
+        return Pair(s, time_of_ratio(interpolant, s, ratio, stage))
 
     pair = shrunk if schedule == "ratio" else neighbours
 
