@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
       MissingError: there is no checkpoint.
     """
     workdir, started = Path(workdir), time.perf_counter()
-    exp = experiment.build(config)
+    exp = experiment.build(config, training=False)
     programs = check(exp)
     floor = floors(exp)
     about = provenance(exp, workdir)

@@ -1,5 +1,6 @@
 """From a config to the parts of a run: with models.py the one place, beside the modes, that reads a config."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -56,14 +57,17 @@ class Experiment(NamedTuple):
     mesh: Mesh
 
 
-def build(config: ConfigDict) -> Experiment:
-    """Makes the parts of a run. Raises UsageError for any value that does not fit, MissingError for missing data."""
+def build(config: ConfigDict, *, training: bool = True) -> Experiment:
+    """Makes the parts of a run; the teachers only where it trains, so that a student does not need them afterwards.
+
+    Raises UsageError for any value that does not fit, MissingError for missing data.
+    """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
     check_ranges(config)
     interpolant = models.make_path(config)
     method = models.make_method(config, interpolant)
-    teachers = models.teacher_configs(config)
+    teachers = models.teacher_configs(config) if training else {}
     made = {"student": models.Model(config, method, interpolant)}
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
     dataset = load_data(config.data)
@@ -137,8 +141,11 @@ def check_ranges(config: ConfigDict) -> None:
     for decay in config.train.ema:
         if not 0 <= decay < 1:
             raise UsageError(f"train.ema={config.train.ema}: a decay lies in [0, 1)")
-    if len(config.guidance.interval) != 2:
-        raise UsageError(f"guidance.interval={config.guidance.interval} must be two times")
+    for name, guidance in (("guidance", config.guidance), ("teacher.guidance", config.teacher.get("guidance"))):
+        if guidance is not None and len(guidance.interval) != 2:
+            raise UsageError(f"{name}.interval={guidance.interval} must be two times")
+        if guidance is not None and not math.isfinite(guidance.scale):
+            raise UsageError(f"{name}.scale={guidance.scale} must be a number; 1: none")
     if not 0 <= config.method.get("label_dropout", 0.0) <= 1:
         raise UsageError(f"method.label_dropout={config.method.label_dropout} must lie in [0, 1]")
 
@@ -186,7 +193,7 @@ def init(exp: Experiment) -> TrainState:
     for role, config in exp.teachers.items():
         workdir, abstract = Path(exp.config.teacher[models.TEACHERS[role]]), abstract_state(exp).params[role]
         params[role] = trained.averaged_student(workdir, config, abstract)
-    if exp.config.init_from is not None:
+    if trained.named(exp.config.init_from) is not None:
         params["student"] = start_from(exp, Path(exp.config.init_from))
     params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
     return start.replace(

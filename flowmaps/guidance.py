@@ -13,7 +13,7 @@ from flowmaps.types import NULL_LABEL, Array, Cond, Keys, Velocity, evaluations
 def without_labels(cond: Cond) -> Cond:
     """The same rows without their labels. Raises UsageError where they have none."""
     if "label" not in cond:
-        raise UsageError("guidance needs labels, and these data have none: leave out its scale, omega and kappa")
+        raise UsageError("guidance needs labels, and these data have none: leave out what is set of it")
     return {**cond, "label": jnp.full_like(cond["label"], NULL_LABEL)}
 
 

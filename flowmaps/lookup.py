@@ -17,7 +17,8 @@ def check_name(kind: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"unknown {kind} {name!r}: {hint}there are {', '.join(sorted(known))}")
+        there_are = f"there are {', '.join(sorted(known))}" if known else "there is none"
+        raise UsageError(f"unknown {kind} {name!r}: {hint}{there_are}")
 
 
 def modules(package: ModuleType) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def teacher_configs(config: ConfigDict) -> dict[str, ConfigDict]:
 
     Raises MissingError where there is no such run, UsageError where its data are others or the weaker one comes alone.
     """
-    named = {role: field for role, field in TEACHERS.items() if config.teacher.get(field) is not None}
+    named = {role: field for role, field in TEACHERS.items() if trained.named(config.teacher.get(field)) is not None}
     if set(named) == {"weak_teacher"}:
         raise UsageError(f"teacher.weak={config.teacher.weak!r} guides a teacher: set teacher.workdir too")
     found = {role: trained.read(Path(config.teacher[field]), f"teacher.{field}") for role, field in named.items()}
@@ -96,6 +96,12 @@ def teacher_model(student: Model, teacher: ConfigDict) -> Model:
         raise UsageError(
             f"teacher.workdir={config.teacher.workdir!r} knows states with a latent, which method "
             f"{config.method.name!r} does not make"
+        )
+    guided = config.teacher.guidance.scale != 1 and trained.named(config.teacher.weak) is None
+    if guided and teacher.method.get("label_dropout", 0.0) == 0:
+        raise UsageError(
+            f"teacher.guidance.scale={config.teacher.guidance.scale} needs a teacher that knows unlabelled data too: "
+            "train it with method.label_dropout above 0, or guide it by a weaker one, teacher.weak"
         )
     if not same and (teacher.coupling.name, config.coupling.name) != ("independent", "independent"):
         raise UsageError(

@@ -46,7 +46,7 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
     Raises UsageError for an unknown sampler or a size below one, MissingError where there is no checkpoint or image.
     """
     directory = Path(workdir) / "samples"
-    exp = experiment.build(config)
+    exp = experiment.build(config, training=False)
     program = check(exp)
     _, averages = evaluate.latest(exp, Path(workdir))
     params = next(iter(averages.values()))

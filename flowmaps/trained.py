@@ -12,11 +12,19 @@ from flowmaps.errors import MissingError, UsageError
 from flowmaps.types import Params
 
 
+def named(value: str | None) -> str | None:
+    """The workdir that a field of a config names; None where it is not set, or unset on the command line ('', None)."""
+    return None if value in (None, "", "None") else value
+
+
 def read(workdir: Path, field: str) -> ConfigDict:
     """The config of the run in `workdir`, which `field` of a config names. Raises MissingError where there is none."""
     path = workdir / "config.json"
     if not path.is_file():
-        raise MissingError(f"{field}={str(workdir)!r} is not the workdir of a run: it has no config.json")
+        raise MissingError(
+            f"{field}={str(workdir)!r} is not the workdir of a run: it has no config.json; train that run first, or "
+            "name another"
+        )
     return ConfigDict(_restored(json.loads(path.read_text())))
 
 
@@ -26,7 +34,10 @@ def check_same(trained: ConfigDict, config: ConfigDict, names: tuple[str, ...], 
     found = list(_differences(own, mine))
     if found:
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-        raise UsageError(f"{field}={value(config, field)!r} is of another kind: {', '.join(found[:4])}{more}")
+        raise UsageError(
+            f"{field}={value(config, field)!r} is of another kind: {', '.join(found[:4])}{more}, from that run to this "
+            f"one: set these alike, or name another run (--config.{field}= names none)"
+        )
 
 
 def value(config: ConfigDict, name: str) -> Any:

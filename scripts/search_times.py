@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scipy.optimize import minimize_scalar
 
-from flowmaps import evaluate, experiment, lookup, metrics, trained
+from flowmaps import command_line, evaluate, experiment, lookup, metrics, trained
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.generate import Program
@@ -44,6 +44,8 @@ def grid(times: tuple[float, ...]) -> str:
 
 def search(exp: Experiment, params: Params, metric: str, steps: int) -> tuple[float, ...]:
     """The path's ends with the best times between them, found one after another. Raises UsageError."""
+    if steps < 1:
+        raise UsageError(f"--steps={steps}: there is at least 1")
     known = {value: name for name in metrics.of_samples(metrics.names()) for value in metrics.load(name).values}
     lookup.check_name("metric", metric, known)
     exp.config.eval.metrics = (known[metric],)
@@ -58,6 +60,8 @@ def search(exp: Experiment, params: Params, metric: str, steps: int) -> tuple[fl
             method="bounded",
             options={"xatol": TOLERANCE},
         )
+        if float(found.x) < times[-1] + 2 * TOLERANCE:
+            sys.stderr.write(f"the best time is hardly after {times[-1]:.4g}: the step there brings nothing\n")
         times = (*times, float(found.x))
     return (*times, end)
 
@@ -69,6 +73,7 @@ def main() -> None:
     parser.add_argument("metric", help="such as fd_digits or sliced_w2")
     parser.add_argument("--steps", type=int, default=2, help="network evaluations (%(default)s)")
     given = parser.parse_args()
+    command_line.quiet_libraries()
     try:
         exp = experiment.build(trained.read(given.workdir, "workdir"))
         _, averages = evaluate.latest(exp, given.workdir)
@@ -76,7 +81,8 @@ def main() -> None:
     except (UsageError, MissingError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
-    sys.stdout.write(f"--config.sample.sampler={SAMPLER} --config.sample.grid='{grid(times)}'\n")
+    flags = [f"--config.{mode}.steps='({given.steps},)'" for mode in ("sample", "eval")]
+    sys.stdout.write(f"--config.sample.sampler={SAMPLER} --config.sample.grid='{grid(times)}' {' '.join(flags)}\n")
 
 
 if __name__ == "__main__":

@@ -235,9 +235,10 @@ def test_sampler_is_the_methods_the_configs_or_the_asked_one():
         experiment.sampler(exp, "onestep")
 
 
-def finished_run(path, **changes):
+def finished_run(path, method_options=(), **changes):
     """A workdir with one checkpoint whose averages differ from its parameters."""
     config = small(**changes)
+    config.method.update(dict(method_options))
     exp = experiment.build(config)
     state = experiment.init(exp)
     state = state.replace(ema={name: jax.tree.map(lambda p: p + 1, p) for name, p in state.ema.items()})
@@ -396,7 +397,7 @@ def test_a_teacher_is_guided_by_a_weaker_one(tmp_path):
 
 
 def test_a_teacher_is_guided_by_leaving_out_the_label(tmp_path):
-    finished_run(tmp_path, dataset="digits")
+    finished_run(tmp_path, dataset="digits", method_options={"label_dropout": 0.1})
     config = small(dataset="digits")
     config.teacher.workdir = str(tmp_path)
     plain = roles_of(experiment.build(config)).teacher
@@ -405,6 +406,34 @@ def test_a_teacher_is_guided_by_leaving_out_the_label(tmp_path):
     x, s, label = jnp.ones((4, 8, 8, 1)), jnp.full(4, 0.5), jnp.arange(4, dtype=jnp.int32)
     with_label, without = (plain(x, s, s, {"label": given}) for given in (label, jnp.full(4, NULL_LABEL, jnp.int32)))
     np.testing.assert_allclose(guided(x, s, s, {"label": label}), 2 * with_label - without, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_is_sampled_without_its_teacher(tmp_path):
+    """And a workdir that is unset on the command line names none."""
+    config = small()
+    config.teacher.workdir = str(tmp_path / "gone")
+    assert set(experiment.build(config, training=False).networks) == {"student"}
+    for nothing in ("", "None"):
+        config.teacher.workdir = config.init_from = nothing
+        assert experiment.build(config).teachers == {}
+        experiment.init(experiment.build(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": 2.0}, "teacher.guidance.scale=2.0 needs a teacher that knows unlabelled data too"),
+        ({"scale": math.nan}, "teacher.guidance.scale=nan must be a number"),
+        ({"interval": (0.9,)}, r"teacher.guidance.interval=\(0.9,\) must be two times"),
+    ],
+)
+def test_a_teachers_guidance_that_cannot_be_is_refused(tmp_path, changes, message):
+    finished_run(tmp_path, dataset="digits")
+    config = small(dataset="digits")
+    config.teacher.workdir = str(tmp_path)
+    config.teacher.guidance.update(changes)
+    with pytest.raises(UsageError, match=message):
+        experiment.build(config)
 
 
 def test_a_teacher_of_other_data_or_of_none_is_refused(tmp_path):
