@@ -46,12 +46,18 @@ def test_every_method_takes_steps_traced_once(method, dataset, tmp_path):
     if method in NEEDS_A_TEACHER:
         finished_run(tmp_path, method="flow_matching", width=4)
         config.teacher.workdir = str(tmp_path)
-    exp = experiment.build(config)
-    step, state, stream = experiment.train_step(exp), experiment.init(exp), batches(exp, config)
+    exp, traces = experiment.build(config), []
+
+    def counted(*arguments):
+        traces.append(arguments)
+        return exp.method.losses["student"](*arguments)
+
+    step = experiment.train_step(exp._replace(method=exp.method._replace(losses={"student": counted})))
+    state, stream, looked_ahead = experiment.init(exp), batches(exp, config), len(traces)
     before = jax.device_get(state.params)
     for _ in range(2):
         state, metrics = step(state, next(stream))
-    assert step._cache_size() == 1
+    assert len(traces) == looked_ahead
     assert (int(state.step), int(state.skipped)) == (2, 0)
     assert {"loss", "grad_norm", "learning_rate", "skipped"} < set(metrics)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before["student"], jax.device_get(state.params["student"]))
