@@ -137,6 +137,11 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def figure(value: float | None) -> str:
+    """A measurement as text; that of a run that diverged is none."""
+    return "not finite" if value is None else measurements.number(value)
+
+
 def about(cores: Sequence[str]) -> dict[str, Any]:
     """How and where the numbers come about."""
     found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())

@@ -61,3 +61,14 @@ def test_where_one_fails_the_others_end(jobs, monkeypatch):
     with pytest.raises(SystemExit, match=r"seed0 did not finish: see .*seed0.log"):
         benchmark.train(jobs, ["0", "1"])
     assert [child.poll() for child in children] == [1, -15]
+
+
+def test_the_table_names_what_is_not_finite():
+    line = {
+        "label": "a",
+        "passes_per_row": 3.0,
+        "passes": 2e6,
+        "minutes": 1.5,
+        "measurements": {"w2/1": 0.25, "w2/2": None},
+    }
+    assert benchmark.table([line]).splitlines()[-1] == "| a | 3.00 | 2 | 90 | 0.25 | not finite |"
