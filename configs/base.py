@@ -23,6 +23,17 @@ DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75, "tfds": 0.5, "folder": 0.5, "
 """Of each number of an example, by data set."""
 
 
+SOFLOW = {
+    "schedule": "exponential",
+    "between": (0.1, 0.002),
+    "diagonal_fraction": 0.75,
+    "law": ("logit_normal", -0.2, 0.8),
+    "end_law": ("logit_normal", 1.0, 0.8),
+    "diagonal_law": ("logit_normal", 0.2, 1.0),
+}
+"""alpha_flow's options that make it SoFlow (arXiv:2512.15657)."""
+
+
 def get_config() -> ConfigDict:
     """All fields. A config file starts from the bundle of its data set and says what differs."""
     config = ConfigDict()

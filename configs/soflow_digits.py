@@ -7,11 +7,4 @@ from configs import base
 
 
 def get_config():
-    laws = {
-        "law": ("logit_normal", -0.2, 0.8),
-        "end_law": ("logit_normal", 1.0, 0.8),
-        "diagonal_law": ("logit_normal", 0.2, 1.0),
-    }
-    config = base.digits("alpha_flow", schedule="exponential", between=(0.1, 0.002), power=0.5, **laws)
-    config.method.diagonal_fraction = 0.75
-    return config
+    return base.digits("alpha_flow", power=0.5, **base.SOFLOW)

@@ -259,7 +259,7 @@ def test_ctm_lets_the_gradient_flow_through_the_outer_map():
 
 
 def test_ctm_stops_its_aim():
-    """At s = u, where the two maps are one, the gradient is that of the first alone: twice half of what it would be."""
+    """The first call of the student has a gradient, the second, of the aim, exactly none."""
     method = make("ctm", intervals=2, weights=(1.0, 0.0))
     batch = draw_batch(gaussian().sample, KEYS)
 
