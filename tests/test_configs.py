@@ -132,6 +132,15 @@ def test_a_config_whose_data_the_user_brings_takes_a_step(name, request):
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (params, state.params["student"])), strict=True))
 
 
+@pytest.mark.parametrize(("name", "variant"), [("facm_digits", "two_clocks"), ("tvm_digits", "guided")])
+def test_a_variant_takes_a_step(name, variant):
+    config = shrink(importlib.import_module(f"configs.{name}").get_config(variant))
+    exp = experiment.build(config)
+    batch = exp.dataset.train.batch(np.arange(exp.config.train.batch_size))
+    state, metrics = experiment.train_step(exp)(experiment.init(exp), experiment.global_batch(exp, batch))
+    assert int(state.skipped) == 0 and float(metrics["grad_norm"]) > 0
+
+
 def test_variants_and_their_errors():
     from configs import lsd_checker
 
