@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # any of optax by name: adam, adamw, radam, ...
     config.optimizer.learning_rate = 1e-3  # its peak
-    config.optimizer.schedule = "cosine"  # constant | cosine (to 0) | rsqrt (after decay_steps)
+    config.optimizer.schedule = "cosine"  # constant | linear | cosine (both to 0) | rsqrt (after decay_steps)
     config.optimizer.warmup_steps = 0  # linear
     config.optimizer.decay_steps = 35_000  # rsqrt only: lr / sqrt(max(step / decay_steps, 1))
     config.optimizer.b1 = 0.9
@@ -193,6 +193,16 @@ def distilled(config: ConfigDict, teacher: str, *, start: bool = True) -> Config
     config.teacher.workdir = f"runs/{teacher}"
     if start:
         config.init_from = config.teacher.workdir
+    return config
+
+
+def progressive(config: ConfigDict, start: str) -> ConfigDict:
+    """Progressive distillation of another config's run: no averages, and a learning rate that falls to 0 in each
+    stage."""
+    config.init_from = f"runs/{start}"
+    config.optimizer.schedule = "linear"
+    config.train.ema = ()
+    config.eval.ema = (-1,)
     return config
 
 

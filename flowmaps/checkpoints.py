@@ -5,7 +5,7 @@ A checkpoint is a folder DIRECTORY/STEP of three items: `state` (the arrays), `d
 whole, so a program that is killed never leaves half a checkpoint under a finished one's name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -31,7 +31,8 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one folder; every process of a run makes one and calls its methods alike.
 
-    Kept are the newest `keep`, the `keep_best` of lowest score, and every multiple of `keep_period` (0: none).
+    Kept are the newest `keep`, the `keep_best` of lowest score, every multiple of `keep_period` (0: none), and those of
+    the steps `keep_steps`.
     With `read_only` nothing is written, cleaned or deleted: for evaluating a run that still goes on.
     Raises MissingError where a folder to be read does not exist.
     """
@@ -43,6 +44,7 @@ class Checkpoints:
         keep: int = 1,
         keep_best: int = 0,
         keep_period: int = 0,
+        keep_steps: Collection[int] = (),
         read_only: bool = False,
     ):
         import orbax.checkpoint as ocp
@@ -50,7 +52,7 @@ class Checkpoints:
         self._directory = Path(directory).resolve()
         if read_only and not self._directory.is_dir():
             raise _missing(self._directory)
-        self._keep, self._keep_best, self._keep_period = keep, keep_best, keep_period
+        self._keep, self._keep_best, self._keep_period, self._keep_steps = keep, keep_best, keep_period, keep_steps
         options = ocp.CheckpointManagerOptions(
             save_interval_steps=0 if read_only else 1,
             create=not read_only,
@@ -186,7 +188,7 @@ class Checkpoints:
         del context
         steps = sorted({c.step for c in checkpoints} - self._unreadable)
         ranked = sorted((s for s in steps if self._scores.get(s) is not None), key=self._scores.get)
-        kept = {*steps[-self._keep :], *ranked[: self._keep_best]}
+        kept = {*steps[-self._keep :], *ranked[: self._keep_best], *self._keep_steps}
         if self._keep_period:
             kept |= {s for s in steps if s % self._keep_period == 0}
         return [c.step in kept for c in checkpoints]

@@ -15,7 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from flowmaps import evaluate, experiment, generate, measurements, networks, plots, report, sample, trained
+from flowmaps import (
+    evaluate,
+    experiment,
+    generate,
+    measurements,
+    networks,
+    plots,
+    report,
+    sample,
+    stages,
+    trained,
+)
 from flowmaps import workdir as runs
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
@@ -43,9 +54,11 @@ class Run(NamedTuple):
 
     workdir: Path
     exp: Experiment
+    step: int
+    """Of the newest checkpoint."""
     rows: list[Row]
-    """What its own sampler reached at the newest checkpoint: for each metric and step count the mean over the seeds of
-    sampling, which are in `sampled`; `seed` is that of training."""
+    """What its own sampler reached at the newest checkpoint, or in stages at the end of each step count's own: for each
+    metric and step count the mean over the seeds of sampling, which are in `sampled`; `seed` is that of training."""
 
 
 class Cost(NamedTuple):
@@ -119,7 +132,8 @@ def read(workdir: Path) -> Run:
             f"{workdir} was trained to step {newest} and evaluated at step {measured}: run its command again with "
             "--mode=eval"
         )
-    return Run(workdir, exp, merged([row for row in rows if row["checkpoint"] == newest], config.seed))
+    own = [row for row in rows if row["checkpoint"] == stages.checkpoint_of(exp.method, row["steps"], newest)]
+    return Run(workdir, exp, newest, merged(own, config.seed))
 
 
 def is_own(exp: Experiment, row: Row) -> bool:
@@ -193,7 +207,7 @@ def lines(found: Sequence[Run]) -> list[Line]:
 def common(run: Run) -> str:
     """The config without its seed, and the step that was measured."""
     config = {name: value for name, value in runs.plain(run.exp.config).items() if name != "seed"}
-    return json.dumps([config, run.rows[0]["checkpoint"]], sort_keys=True)
+    return json.dumps([config, run.step], sort_keys=True)
 
 
 def check_seeds(same: Sequence[Run]) -> None:
@@ -207,7 +221,7 @@ def check_seeds(same: Sequence[Run]) -> None:
 
 def cost(same: Sequence[Run]) -> Cost:
     """What each of the runs of a line took to train."""
-    exp, steps = same[0].exp, same[0].rows[0]["checkpoint"]
+    exp, steps = same[0].exp, same[0].step
     student = experiment.abstract_state(exp).params["student"]
     batch_size, per_row = exp.config.train.batch_size, passes_per_row(exp)
     logs = [report.read_lines(run.workdir / "metrics.jsonl") for run in same]
@@ -331,10 +345,9 @@ def pictures(compared: Sequence[Line]) -> str:
 def draw(run: Run, step_counts: Sequence[int], count: int) -> dict[int, Generated]:
     """The first samples at each step count, by the run's own sampler and first average."""
     program = generate.program(run.exp, batch_size=min(count, run.exp.config.eval.batch_size))
-    _, averages = evaluate.latest(run.exp, run.workdir)
-    params = next(iter(averages.values()))
+    params = sample.parameters(run.exp, run.workdir)
     return {
-        steps: generate.samples(run.exp, program, params, steps=steps, seed=SEED, num_samples=count)
+        steps: generate.samples(run.exp, program, params[steps], steps=steps, seed=SEED, num_samples=count)
         for steps in step_counts
     }
 

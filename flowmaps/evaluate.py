@@ -5,18 +5,18 @@ One run sweeps checkpoints, averages, samplers, seeds and step counts; all step 
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
 import flowmaps
-from flowmaps import experiment, generate, measurements, metrics, plots
+from flowmaps import experiment, generate, measurements, metrics, plots, stages
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
@@ -35,12 +35,23 @@ UNFORESEEN = {"expected": None}
 Averages = dict[float | None, Params]
 """Decay -> averaged student; None -> the raw one."""
 
+
+class Student(NamedTuple):
+    """A checkpoint that is measured."""
+
+    step: int
+    step_counts: tuple[int, ...]
+    """The numbers of sampling steps that it is measured with."""
+    averages: Averages
+
+
 Floor = Callable[[str, int, int], Mapping[str, float]]
 """(name of a metric, seed, number of samples) -> its values for exact or real samples."""
 
 
 def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
-    """Measures the last checkpoint of `workdir`, and the best where that is another one, as config.eval says.
+    """Measures the last checkpoint of `workdir`, and the best where that is another one, as config.eval says; of a run
+    in stages the student of each step count's own stage.
 
     Adds one JSON line a measurement to eval/measurements.jsonl, makes eval/table.csv and eval/quality.png of all that
     this file then holds, and logs tables of what it measured and returns.
@@ -62,14 +73,14 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     floor = floors(exp)
     about = provenance(exp, workdir)
     rows: list[Row] = []
-    for step, weights in [latest(exp, workdir), *best_of_others(exp, workdir)]:
+    for step, counts, weights in [*students(exp, workdir), *best_of_others(exp, workdir)]:
         for decay, params in weights.items():
             which = {"ema": decay, "checkpoint": step}
             for name, program in zip(config.eval.samplers, programs, strict=True):
                 default = name == "default" and decay == decays(exp)[0]
                 foreseen = default and step == config.eval.expected_at
                 for seed in config.eval.seeds:
-                    measured = measure(exp, params, program, seed=seed, floor=floor)
+                    measured = measure(exp, params, program, seed=seed, floor=floor, step_counts=counts)
                     rows += [{**row, **which, **about, **({} if foreseen else UNFORESEEN)} for row in measured]
             rows += [
                 {**row, **which, **about} for seed in config.eval.seeds for row in of_model(exp, params, seed, floor)
@@ -94,10 +105,20 @@ def check(exp: Experiment) -> list[Program]:
         check_source(exp, name)
     for steps in chosen.steps:
         generate.time_grid(exp, steps)
+        check_learned(exp, "eval", steps)
     decays(exp)
     if chosen.num_samples < metrics.FEWEST:
         raise UsageError(f"eval.num_samples={chosen.num_samples}: no metric takes fewer than {metrics.FEWEST}")
     return [program(exp, name) for name in chosen.samplers]
+
+
+def check_learned(exp: Experiment, section: str, steps: int) -> None:
+    """Raises UsageError for a number of steps that no stage of the run trains."""
+    known = [stage.generates for stage in exp.method.stages]
+    if known and None not in known and steps not in known:
+        raise UsageError(
+            f"{section}.steps has {steps}, and the stages of this run train students of {', '.join(map(str, known))}"
+        )
 
 
 def check_source(exp: Experiment, name: str) -> None:
@@ -136,15 +157,17 @@ def measure(
     *,
     seed: int = 0,
     floor: Floor | None = None,
+    step_counts: Sequence[int] | None = None,
 ) -> list[Row]:
-    """The metrics of config.eval at each of its step counts, for the student's parameters `params`.
+    """The metrics of config.eval at each of its step counts, or of those given, for the student's parameters `params`.
 
     `program` is from `evaluate.program`: training that measures again and again makes it once, and it compiles once a
     step count. The rows lack what `run` knows of checkpoint and run; their floor is null where `floor` is None.
     """
     rows = []
     chosen = metrics.of_samples(exp.config.eval.metrics)
-    for steps in exp.config.eval.steps if chosen else ():
+    counts = exp.config.eval.steps if step_counts is None else step_counts
+    for steps in counts if chosen else ():
         start = time.perf_counter()
         made = generate.samples(exp, program, params, steps=steps, seed=seed, num_samples=num_samples(exp))
         seconds = time.perf_counter() - start
@@ -255,14 +278,39 @@ def latest(exp: Experiment, workdir: Path) -> tuple[int, Averages]:
     return restored.step, averages(exp, restored.state)
 
 
-def best_of_others(exp: Experiment, workdir: Path) -> Iterator[tuple[int, Averages]]:
-    """The step and the averages of the best checkpoint, where that is another than the last and can be read."""
+def students(exp: Experiment, workdir: Path, counts: Sequence[int] | None = None) -> Iterator[Student]:
+    """Who generates with the step counts of config.eval, or those given: the last checkpoint, and in a run of stages
+    for each count the one at its stage's end. Raises MissingError where there is none that can be read."""
+    counts = exp.config.eval.steps if counts is None else counts
+    newest, averages_of_newest = latest(exp, workdir)
+    found: dict[int, list[int]] = {}
+    for count in counts:
+        found.setdefault(stages.checkpoint_of(exp.method, count, newest), []).append(count)
+    if late := found.pop(None, []):
+        logging.info("not trained yet: students of %s steps", ", ".join(map(str, late)))
+    for step in sorted({newest, *found}):
+        weights = averages_of_newest if step == newest else at_step(exp, workdir, step)
+        yield Student(step, tuple(found.get(step, ())), weights)
+
+
+def at_step(exp: Experiment, workdir: Path, step: int) -> Averages:
+    """The averages of a checkpoint."""
+    with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+        return averages(exp, saved.restore(abstract_averages(exp), step, partial=True).state)
+
+
+def best_of_others(exp: Experiment, workdir: Path) -> Iterator[Student]:
+    """The best checkpoint, where that is another than the last and can be read; in a run of stages they have several
+    step counts, and none is the best."""
+    if exp.method.stages:
+        return
     with Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         scores = {step: saved.meta(step)["score"] for step in saved.steps()}
         scored = {step: score for step, score in scores.items() if score is not None}
         if scored and (step := min(scored, key=scored.get)) != max(scores):
             with suppress(MissingError):  # a broken one has its line in the log
-                yield step, averages(exp, saved.restore(abstract_averages(exp), step, partial=True).state)
+                weights = averages(exp, saved.restore(abstract_averages(exp), step, partial=True).state)
+                yield Student(step, tuple(exp.config.eval.steps), weights)
 
 
 def abstract_averages(exp: Experiment) -> dict[str, dict[str, Params]]:

@@ -20,6 +20,7 @@ from flowmaps import (
     models,
     networks,
     optimizers,
+    predictions,
     samplers,
     sharding,
     solvers,
@@ -35,7 +36,7 @@ from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
-from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity
+from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity, stage_ends
 
 
 class Experiment(NamedTuple):
@@ -70,6 +71,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     teachers = models.teacher_configs(config) if training else {}
     made = {"student": models.Model(config, method, interpolant)}
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
+    made |= {role: made["student"] for role, source in method.init.items() if source == "student"}
     dataset = load_data(config.data)
     if config.guidance.scale != 1 and dataset.num_classes == 0:
         raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
@@ -85,8 +87,8 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
         )
     check_learned_guidance(config, method)
     check_prediction(config, method)
-    if method.stages:
-        raise UsageError(f"method {config.method.name!r} has stages, which this version does not run")
+    if training:
+        check_promoted_teacher(config, method)
     return Experiment(
         config=config,
         method=method,
@@ -127,6 +129,20 @@ def check_learned_guidance(config: ConfigDict, method: Method) -> None:
         raise UsageError(f"guidance.interval={interval}: {config.method.name} trains the whole of (0, 1) alone")
 
 
+def check_promoted_teacher(config: ConfigDict, method: Method) -> None:
+    """Raises UsageError where the student is its own first teacher and has no weights to start from, or is given
+    another teacher."""
+    if method.init.get("teacher") != "student":
+        return
+    if trained.named(config.init_from) is None:
+        raise UsageError(f"method {config.method.name!r} starts from a trained model: set init_from to its workdir")
+    if trained.named(config.teacher.workdir) is not None or config.teacher.guidance.scale != 1:
+        raise UsageError(
+            f"method {config.method.name!r} has its own student as its teacher: leave out what is set of teacher, and "
+            "name the model that it starts from in init_from"
+        )
+
+
 def check_prediction(config: ConfigDict, method: Method) -> None:
     """Raises UsageError where the prediction knows one end and the method trains maps to others."""
     if config.prediction.name == "two_clocks" and not method.one_end:
@@ -154,7 +170,8 @@ def make_networks(
     config: ConfigDict, method: Method, made: Mapping[str, models.Model], dataset: data.Dataset
 ) -> dict[str, nn.Module]:
     """The network of every role: those of the models, and those that the method owns."""
-    missing = [role for role in method.owners if "network" not in config.players.get(role, {})]
+    own = [role for role in method.owners if role not in made]
+    missing = [role for role in own if "network" not in config.players.get(role, {})]
     if missing:
         raise UsageError(
             f"method {config.method.name!r} trains a network for its role {missing[0]!r}, and the config gives none: "
@@ -164,21 +181,25 @@ def make_networks(
 
     def of_model(model: models.Model) -> nn.Module:
         section = model.config.network
-        wanted = {"outputs": model.method.heads, "guided": model.method.guidance is not None}
+        outputs = model.method.heads * predictions.outputs(model.config.prediction.name)
+        wanted = {"outputs": outputs, "guided": model.method.guidance is not None}
         return networks.make(section.name, **given, **wanted, **models.options(section))
 
     def of_role(section: ConfigDict) -> nn.Module:
         return networks.make(section.name, **given, **models.options(section))
 
-    owned = {role: of_role(config.players[role].network) for role in method.owners}
-    return {role: of_model(model) for role, model in made.items()} | owned
+    return {role: of_model(model) for role, model in made.items()} | {
+        role: of_role(config.players[role].network) for role in own
+    }
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
     """The player's optimizer: the config's, with what config.players says otherwise for this player."""
     own = config.players.get(player, {}).get("optimizer", {})
-    updates = max(config.train.steps // method.periods.get(player, 1), 1)
-    return optimizers.make(**{**config.optimizer, **own}, updates=updates)
+    period = method.periods.get(player, 1)
+    starts = (0, *(end // period for end in stage_ends(method.stages)[:-1]))
+    updates = max(config.train.steps // period, 1)
+    return optimizers.make(**{**config.optimizer, **own}, updates=updates, starts=starts)
 
 
 def init(exp: Experiment) -> TrainState:

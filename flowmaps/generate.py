@@ -3,7 +3,7 @@
 So its noise and its label do not depend on the number of samples, of steps, of rows in a batch, of devices or of hosts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -149,9 +149,10 @@ def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed:
 
 
 def trajectories(
-    exp: Experiment, params: Params, *, step_counts: Sequence[int], seed: int, num_samples: int
-) -> Iterator[Float[np.ndarray, "_ n *d"]]:
-    """For each step count, the states of the first samples at all times of the grid, by the run's own sampler."""
+    exp: Experiment, params: Mapping[int, Params], *, seed: int, num_samples: int
+) -> Iterator[tuple[int, Float[np.ndarray, "_ n *d"]]]:
+    """For each step count and the student's parameters for it, the states of the first samples at all times of the
+    grid, by the run's own sampler."""
     sample, indices = experiment.sampler(exp), np.arange(num_samples)
 
     @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
@@ -162,5 +163,5 @@ def trajectories(
         return sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices)).path
 
     x0 = given_source(exp, seed, 0, num_samples)
-    for steps in step_counts:
-        yield np.asarray(states(params, x0, grid=tuple(map(float, time_grid(exp, steps)))))
+    for steps in sorted(params):
+        yield steps, np.asarray(states(params[steps], x0, grid=tuple(map(float, time_grid(exp, steps)))))

@@ -49,6 +49,8 @@ def reading(model: Model, path: Interpolant) -> Reading:
     config, method, own = model
     name = config.prediction.name
     predictions.check_start(name, own)
+    if method.heads * predictions.outputs(name) > max(method.heads, predictions.outputs(name)):
+        raise UsageError(f"prediction {name!r} reads two outputs as one, and method {config.method.name!r} has its own")
     if method.model is None:
         read = predictions.make(name, interpolant=own, **options(config.prediction))
     elif name == "velocity":

@@ -25,8 +25,8 @@ Points = Float[Array, "b *d"]
 Times = Float[Array, " b"]
 Prediction = Callable[[Velocity], Velocity]
 """The raw network as a function -> the velocity that it stands for."""
-ToEnds = Callable[[Points, Points, Times], Ends]
-"""(x at s, raw output, s) -> the ends."""
+ToEnds = Callable[[Points, Any, Times], Ends]
+"""(x at s, raw output or all of them, s) -> the ends."""
 
 
 def velocity(*, interpolant: Interpolant) -> Prediction:
@@ -65,6 +65,21 @@ def v(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
         return Ends((b * x + a * raw) / (a**2 + b**2), (a * x - b * raw) / (a**2 + b**2))
 
     return from_ends(interpolant, data_std, ends)
+
+
+def both(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
+    """Two outputs, E[x1 | x_s] and E[x0 | x_s], each trusted where it is regular (arXiv:2202.00512, appendix D):
+
+    E[x1 | x] = (beta^2 first + alpha (x - beta second)) / (alpha^2 + beta^2), the data of a mean of the two.
+    """
+
+    def ends(x: Points, raw: tuple[Points, Points], s: Times) -> Ends:
+        a, b = (expand(c.value(s), x) for c in (interpolant.alpha, interpolant.beta))
+        data, noise = raw
+        total = a**2 + b**2
+        return Ends((b * (x - a * data) + a**2 * noise) / total, (b**2 * data + a * (x - b * noise)) / total)
+
+    return lambda raw: from_ends(interpolant, data_std, ends)(raw.heads)
 
 
 def edm(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
@@ -185,7 +200,12 @@ def spread(interpolant: Interpolant, data_std: float, s: Times, x: Points) -> Fl
     return expand((a**2 * data_std**2 + b**2 * interpolant.source_std**2) ** 0.5, x)
 
 
-PREDICTIONS = {f.__name__: f for f in (velocity, data, noise, score, v, edm, consistency, two_clocks, scaled)}
+PREDICTIONS = {f.__name__: f for f in (velocity, data, noise, score, v, both, edm, consistency, two_clocks, scaled)}
+
+
+def outputs(name: str) -> int:
+    """How many outputs of the network a prediction reads."""
+    return 2 if name == "both" else 1
 
 
 def check_start(name: str, interpolant: Interpolant) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from flowmaps import data, evaluate, experiment, generate, plots, solvers
-from flowmaps.errors import UsageError
+from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.files import write_whole
 from flowmaps.generate import Edit, Generated
@@ -48,9 +48,8 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
     directory = Path(workdir) / "samples"
     exp = experiment.build(config, training=False)
     program = check(exp)
-    _, averages = evaluate.latest(exp, Path(workdir))
-    params = next(iter(averages.values()))
-    made = {steps: draw(exp, program, params, steps) for steps in sorted(config.sample.steps)}
+    params = parameters(exp, Path(workdir))
+    made = {steps: draw(exp, program, params[steps], steps) for steps in sorted(params)}
     pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, program, params, made)
     if jax.process_index() == 0:
         for stale in directory.glob("*.png"):
@@ -60,6 +59,17 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
         save(directory / "samples.npz", exp, made[max(made)])
         logging.info("samples of %s steps by %s: %s", ", ".join(map(str, made)), program.sampler, directory)
     return directory
+
+
+def parameters(exp: Experiment, workdir: Path) -> dict[int, Params]:
+    """Number of steps of config.sample -> the first average of the student that generates with it. Raises MissingError
+    where none is trained yet."""
+    found = {}
+    for student in evaluate.students(exp, workdir, exp.config.sample.steps):
+        found |= dict.fromkeys(student.step_counts, next(iter(student.averages.values())))
+    if not found:
+        raise MissingError(f"{workdir} has trained none of the students of sample.steps={exp.config.sample.steps} yet")
+    return found
 
 
 def check(exp: Experiment) -> generate.Program:
@@ -73,6 +83,7 @@ def check(exp: Experiment) -> generate.Program:
     edit = edited(exp)
     for steps in chosen.steps:
         generate.time_grid(exp, steps, None if edit is None else edit.time)
+        evaluate.check_learned(exp, "sample", steps)
     if chosen.interpolations:
         pairs(exp)
     return generate.program(exp, batch_size=min(chosen.num_samples, exp.config.eval.batch_size), edit=edit)
@@ -96,20 +107,20 @@ def draw(exp: Experiment, program: generate.Program, params: Params, steps: int)
     return generate.samples(exp, program, params, steps=steps, seed=chosen.seed, num_samples=chosen.num_samples)
 
 
-def draw_plane(exp: Experiment, params: Params, made: Mapping[int, Generated]) -> dict[str, bytes]:
+def draw_plane(exp: Experiment, params: Mapping[int, Params], made: Mapping[int, Generated]) -> dict[str, bytes]:
     """Densities beside the exact one, and the ways from noise to samples."""
     chosen = exp.config.sample
     points = {plots.caption(steps): samples.x for steps, samples in made.items()}
     lines = min(LINES, chosen.num_samples)
-    paths = generate.trajectories(exp, params, step_counts=tuple(made), seed=chosen.seed, num_samples=lines)
+    paths = generate.trajectories(exp, params, seed=chosen.seed, num_samples=lines)
     return {
         "grid.png": plots.density(points, held_out(exp, chosen.num_samples), exp.dataset.log_density),
-        "trajectories.png": plots.trajectories(dict(zip(made, paths, strict=True))),
+        "trajectories.png": plots.trajectories(dict(paths)),
     }
 
 
 def draw_images(
-    exp: Experiment, program: generate.Program, params: Params, made: Mapping[int, Generated]
+    exp: Experiment, program: generate.Program, params: Mapping[int, Params], made: Mapping[int, Generated]
 ) -> dict[str, bytes]:
     """The first images at each step count, and below them real ones of the same labels, or the edited one."""
     across = columns(exp)
@@ -120,7 +131,7 @@ def draw_images(
         shown["given"] = program.edit.example[None]
     pictures = {"grid.png": shown}
     if exp.config.sample.interpolations:
-        pictures["interpolations.png"] = interpolations(exp, params)
+        pictures["interpolations.png"] = interpolations(exp, params[max(made)])
     return {file: plots.image_grid({name: visible(x) for name, x in rows.items()}) for file, rows in pictures.items()}
 
 

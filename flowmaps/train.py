@@ -18,7 +18,19 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from flowmaps import data, evaluate, experiment, generate, lookup, metrics, report, sample, sharding
+from flowmaps import (
+    data,
+    evaluate,
+    experiment,
+    generate,
+    lookup,
+    metrics,
+    report,
+    sample,
+    sharding,
+    stages,
+    trained,
+)
 from flowmaps import workdir as runs
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import NonFiniteError, UsageError
@@ -26,6 +38,7 @@ from flowmaps.experiment import Experiment
 from flowmaps.measurements import Row
 from flowmaps.state import TrainState
 from flowmaps.train_step import Metrics, Step
+from flowmaps.types import stage_ends
 from flowmaps.writers import Progress, Writer
 
 AT_LEAST_ONE = ("steps", "log_every", "checkpoint_every", "keep", "max_skipped")
@@ -57,7 +70,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
         exp = build(config)
         take = experiment.train_step(exp)
         fresh = None if runs.goes_on(config, workdir) else experiment.init(exp)
-        check_length(config, workdir, fresh)
+        check_length(exp, workdir, fresh)
         if jax.process_index() == 0:
             runs.begin(config, workdir, overwrite=overwrite)
         step = train(exp, take, fresh, workdir, terminated.is_set)
@@ -92,7 +105,8 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
     of_run = {"config": runs.plain(exp.config), "dataset": exp.dataset.fingerprint}
     meta = {**of_run, "versions": runs.versions(), "commit": runs.commit()}
     measure = measurement(exp)
-    with Checkpoints(workdir / "checkpoints", **kept) as checkpoints:
+    ends = stage_ends(exp.method.stages)
+    with Checkpoints(workdir / "checkpoints", **kept, keep_steps=ends) as checkpoints:
         state, batches = start(exp, fresh, checkpoints)
         first = step = int(state.step)
         stopping = checkpoints.reached_preemption if jax.process_count() > 1 else lambda step: terminated()
@@ -123,7 +137,7 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
                         step, {f"eval/{name}": math.nan if v is None else v for name, v in headline(rows).items()}
                     )
                     save(score(rows, exp.config.eval.best_metric))
-                if step % chosen.checkpoint_every == 0:
+                if step % chosen.checkpoint_every == 0 or step in ends:
                     save()
             check_finite(state, chosen.max_skipped)
             save(wait=True)
@@ -173,9 +187,16 @@ def on_signals(handler: Callable) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-def check_length(config: ConfigDict, workdir: Path, fresh: TrainState | None) -> None:
-    """Raises UsageError where the run in the workdir has taken more steps than train.steps."""
+def check_length(exp: Experiment, workdir: Path, fresh: TrainState | None) -> None:
+    """Raises UsageError where the run in the workdir has taken more steps than train.steps, or has stages, which are
+    shares of train.steps, and began with another number."""
+    config = exp.config
     taken = 0 if fresh is not None else runs.newest_step(workdir)
+    if taken and exp.method.stages and (before := trained.read(workdir, "workdir").train.steps) != config.train.steps:
+        raise UsageError(
+            f"{workdir} divides train.steps={before} into stages: go on with as many, not {config.train.steps}, or "
+            "give another --workdir"
+        )
     if taken > config.train.steps:
         raise UsageError(
             f"{workdir} has taken {taken} steps, more than train.steps={config.train.steps}: there is nothing to train"
@@ -195,7 +216,8 @@ def measurement(exp: Experiment) -> Callable[[TrainState], list[Row]]:
         index = exp.config.eval.ema[0]
         averaged = index != evaluate.RAW
         params = state.ema[str(exp.config.train.ema[index])] if averaged else state.params["student"]
-        return evaluate.measure(exp, params, program(), seed=exp.config.eval.seeds[0])
+        counts = stages.learned(exp.method, int(state.step), exp.config.eval.steps)
+        return evaluate.measure(exp, params, program(), seed=exp.config.eval.seeds[0], step_counts=counts)
 
     return measure
 

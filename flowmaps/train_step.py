@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool
 
-from flowmaps import ema, rows, sharding
+from flowmaps import ema, rows, sharding, stages
 from flowmaps.couplings import Coupling
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState, owned
@@ -57,6 +57,7 @@ def make(
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        state = stages.begin(method, optimizers, state)
         key = jax.random.fold_in(jax.random.key(seed), STREAMS["rows"])
         keys = rows.keys(key, state.step, batch["x1"].shape[0])
         keys = lax.with_sharding_constraint(keys, sharding.rows(mesh))

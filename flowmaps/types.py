@@ -1,6 +1,7 @@
 """The contracts that every part speaks: what a velocity, a loss, a method and a sampler are."""
 
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -125,10 +126,18 @@ Sampler = Callable[[Roles, Array, Grid, Keys, Cond], Samples]
 
 
 class Stage(NamedTuple):
-    """A part of a run after which roles take over weights and the optimizers start afresh."""
+    """A part of a run. Before the next one roles take over weights, and the optimizers start afresh."""
 
     steps: int
     promote: Mapping[str, str]
+    """Role -> the role whose weights it takes over."""
+    generates: int | None = None
+    """The number of sampling steps that its student learns; None: any."""
+
+
+def stage_ends(stages: tuple[Stage, ...]) -> tuple[int, ...]:
+    """The steps that a run has taken when each of its stages ends."""
+    return tuple(accumulate(stage.steps for stage in stages))
 
 
 class Guided(NamedTuple):
@@ -157,6 +166,7 @@ class Method(NamedTuple):
     init: Mapping[str, str] = {}
     """Role -> the role whose weights it starts from."""
     stages: tuple[Stage, ...] = ()
+    """The parts of the run, whose steps add up to it; none: it has one."""
     diagonal_only: bool = False
     """Whether it trains v_{t,t} alone, so that its network has learned nothing about a second time."""
     gaussian_source: bool = False

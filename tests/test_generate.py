@@ -96,7 +96,7 @@ def test_trajectories_begin_in_the_noise_and_end_in_the_samples(monkeypatch):
 
     exp = experiment.build(small_runs.plane())
     with_velocity(monkeypatch, velocity)
-    one, three = generate.trajectories(exp, {}, step_counts=(1, 3), seed=2, num_samples=9)
+    (_, one), (_, three) = generate.trajectories(exp, {1: {}, 3: {}}, seed=2, num_samples=9)
     assert (one.shape, three.shape) == ((2, 9, 2), (4, 9, 2))
     for states, steps in ((one, 1), (three, 3)):
         np.testing.assert_array_equal(states[0], noise(exp, 2, 9))

@@ -88,7 +88,7 @@ def test_generation_starts_from_the_second_data_set_and_zero_velocity_stays_ther
     made = generate.samples(exp, program, params, steps=2, seed=5, num_samples=300).x
     moons = data.draw(data.load("moons").test, np.arange(300), 5)
     np.testing.assert_allclose(made, moons, atol=1e-6)
-    (path,) = generate.trajectories(exp, params, step_counts=(2,), seed=5, num_samples=8)
+    ((_, path),) = generate.trajectories(exp, {2: params}, seed=5, num_samples=8)
     np.testing.assert_allclose(path[0], moons[:8], atol=1e-6)
 
 

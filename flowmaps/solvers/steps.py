@@ -8,8 +8,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from flowmaps import rows
 from flowmaps.interpolants import Interpolant
 from flowmaps.rows import expand
+from flowmaps.solvers.ddim import posterior_std
 from flowmaps.types import Array, Cond, Keys, Velocity
 
 Points = Float[Array, "b *d"]
@@ -41,6 +43,25 @@ def heun(
     euler = a_u * (x / a + (b_u / a_u - b / a) * first)
     second = jnp.where(b_u > 0, noise(euler, u), first)
     return a_u * (x / a + (b_u / a_u - b / a) * (first + second) / 2)
+
+
+def ancestral(
+    velocity: Velocity,
+    interpolant: Interpolant,
+    x: Points,
+    s: Times,
+    u: Times,
+    cond: Cond,
+    keys: Keys,
+    dropout: Keys | None = None,
+) -> Points:
+    """DDPM's ancestral sampling (arXiv:2006.11239, algorithm 2) with the posterior's variance: the one step that draws.
+    One evaluation."""
+    noise, data = interpolant.ends_from_velocity(x, velocity(x, s, s, cond, dropout=dropout), s)
+    spread = posterior_std(interpolant, s, u)
+    kept = jnp.sqrt(interpolant.beta.value(u) ** 2 - spread**2)
+    fresh = interpolant.source_std * rows.normal(keys, x.shape[1:])
+    return expand(interpolant.alpha.value(u), x) * data + expand(kept, x) * noise + expand(spread, x) * fresh
 
 
 STEPS = {"ddim": ddim, "heun": heun}
