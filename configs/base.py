@@ -104,6 +104,8 @@ def get_config() -> ConfigDict:
     config.sample.seed = 0
     config.sample.start = placeholder(str)  # an image to edit: noised to start_time, then carried to the data (SDEdit)
     config.sample.start_time = 0.5
+    config.sample.pairs = 0  # pairs of noise and sample to store in place of pictures, by the most of `steps`; 0: none
+    config.sample.points = 1  # states of the way that a pair keeps, at equal times up to the sample
     config.sample.interpolations = 0  # pairs of held-out images of a class whose latents are interpolated; 0: none
 
     config.mesh = ConfigDict()
@@ -193,6 +195,13 @@ def distilled(config: ConfigDict, teacher: str, *, start: bool = True) -> Config
     config.teacher.workdir = f"runs/{teacher}"
     if start:
         config.init_from = config.teacher.workdir
+    return config
+
+
+def paired(config: ConfigDict, teacher: str, folder: str = "pairs") -> ConfigDict:
+    """The config on the pairs that another one's run has made, from whose weights the student starts."""
+    config.coupling = part(couplings, "stored", scale=config.coupling.scale, pairs=f"runs/{teacher}/{folder}")
+    config.init_from = f"runs/{teacher}"
     return config
 
 

@@ -53,6 +53,18 @@ def optimal_transport(*, scale: float = 1.0, group: int = 64, regularization: fl
     return pair
 
 
+def stored(*, scale: float = 1.0, pairs: str = "", real: bool = False) -> Coupling:
+    """The x0 of stored pairs, which come from the folder `pairs` in place of the data (reflow, arXiv:2209.03003), with
+    `real` each beside a random example of the data. `scale` is that of the model that made them."""
+
+    def draw(x1: Points, x0: Points | None, keys: Keys) -> Points:
+        if x0 is None:
+            raise UsageError("coupling 'stored' needs stored pairs: set coupling.pairs to their folder")
+        return x0
+
+    return draw
+
+
 def partners(
     x1: Float[Array, "n d"], x0: Float[Array, "n d"], keys: Keys, *, regularization: float
 ) -> Int[Array, " n"]:
@@ -70,7 +82,7 @@ def partners(
     return jax.vmap(jax.random.categorical)(keys, jnp.log(plan))
 
 
-COUPLINGS = {"independent": independent, "optimal_transport": optimal_transport}
+COUPLINGS = {f.__name__: f for f in (independent, optimal_transport, stored)}
 
 
 def options(name: str) -> dict[str, Any]:

@@ -55,7 +55,20 @@ class Experiment(NamedTuple):
     optimizers: dict[str, Optimizer]
     """By player."""
     dataset: data.Dataset
+    pairs: data.Pairs | None
+    """The stored pairs that the run trains on in place of the data."""
     mesh: Mesh
+
+    @property
+    def examples(self) -> data.Source:
+        """What the run trains on."""
+        return self.dataset.train if self.pairs is None else self.pairs
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what the run trains on."""
+        pairs = "" if self.pairs is None else f" with pairs {self.pairs.fingerprint}"
+        return self.dataset.fingerprint + pairs
 
 
 def build(config: ConfigDict, *, training: bool = True) -> Experiment:
@@ -99,6 +112,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
         networks=make_networks(config, method, made, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
+        pairs=load_pairs(config, dataset) if training and "pairs" in config.coupling else None,
         mesh=mesh,
     )
 
@@ -108,6 +122,15 @@ def load_data(section: ConfigDict) -> data.Dataset:
     chosen = {name: value for name, value in models.options(section).items() if name != "source"}
     dataset = data.load(section.name, **chosen)
     return data.paired(dataset, load_data(section.source)) if "source" in section else dataset
+
+
+def load_pairs(config: ConfigDict, dataset: data.Dataset) -> data.Pairs:
+    """The pairs of config.coupling.pairs. Raises MissingError where they are not there, UsageError where they are of
+    other data or another source, or their ways of another path."""
+    pairs = data.pairs(config.coupling.pairs, dataset, real=config.coupling.real)
+    names = ("data.name", "data.source", "coupling.scale", *(("interpolant",) if pairs.points > 1 else ()))
+    trained.check_same(trained.restored(pairs.origin["config"]), config, names, "coupling.pairs")
+    return pairs
 
 
 def gaussian_source(config: ConfigDict, dataset: data.Dataset) -> bool:
@@ -273,7 +296,7 @@ def global_batch(exp: Experiment, local: Mapping[str, np.ndarray]) -> dict[str, 
 def abstract_batch(exp: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes and types of a global batch."""
     rows, where = exp.config.train.batch_size, sharding.rows(exp.mesh)
-    one = _used(exp, exp.dataset.train.batch(np.zeros(1, np.int64)))
+    one = _used(exp, exp.examples.batch(np.zeros(1, np.int64)))
     return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=where) for name, x in one.items()}
 
 
@@ -372,4 +395,4 @@ def _create(exp: Experiment) -> TrainState:
 
 
 def _used(exp: Experiment, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: x for name, x in batch.items() if exp.dataset.num_classes or name != "label"}
+    return {name: x for name, x in batch.items() if exp.dataset.num_classes or not name.endswith("label")}

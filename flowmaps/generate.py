@@ -3,7 +3,7 @@
 So its noise and its label do not depend on the number of samples, of steps, of rows in a batch, of devices or of hosts.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from flowmaps import data, experiment, rows, sharding, solvers
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.solvers import grids
-from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler
+from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler, Samples
 
 
 class Edit(NamedTuple):
@@ -113,11 +113,7 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int, edit:
         params: Params, x0: Array | None, seed: Array, first: Array, grid: tuple[float, ...]
     ) -> tuple[Array, Array]:
         indices = lax.with_sharding_constraint(first + jnp.arange(batch_size), sharding.rows(exp.mesh))
-        keys = sample_keys(seed, indices)
-        x0 = noise(exp, keys) if x0 is None else x0
-        start = exp.interpolant.start(x0, grid[0]) if edit is None else noised(exp, x0, edit)
-        roles = experiment.roles_for_sampling(exp, params)
-        made = sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices))
+        _, made = carried(exp, sample, params, x0, seed, indices, grid, edit)
         return made.x, made.nfe
 
     def batch(params: Params, seed: int, first: int, grid: Grid) -> tuple[Array, Array]:
@@ -125,6 +121,24 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int, edit:
         return generate(params, x0, seed, first, grid=tuple(map(float, grid)))
 
     return Program(batch, batch_size, description(sample), edit)
+
+
+def carried(
+    exp: Experiment,
+    sample: Sampler,
+    params: Params,
+    x0: Array | None,
+    seed: Array | int,
+    indices: Int[Array | np.ndarray, " b"],
+    grid: Sequence[float],
+    edit: Edit | None = None,
+) -> tuple[Array, Samples]:
+    """The source of the samples with these indices, and what a sampler makes of it along the grid."""
+    keys = sample_keys(seed, indices)
+    x0 = noise(exp, keys) if x0 is None else x0
+    start = exp.interpolant.start(x0, grid[0]) if edit is None else noised(exp, x0, edit)
+    roles = experiment.roles_for_sampling(exp, params)
+    return x0, sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices))
 
 
 def description(sampler: Sampler) -> str:
@@ -157,10 +171,7 @@ def trajectories(
 
     @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
     def states(params: Params, x0: Array | None, grid: tuple[float, ...]) -> Array:
-        keys = sample_keys(seed, indices)
-        start = exp.interpolant.start(noise(exp, keys) if x0 is None else x0, grid[0])
-        roles = experiment.roles_for_sampling(exp, params)
-        return sample(roles, start, np.asarray(grid), rows.fold(keys, 1), condition(exp, indices)).path
+        return carried(exp, sample, params, x0, seed, indices, grid)[1].path
 
     x0 = given_source(exp, seed, 0, num_samples)
     for steps in sorted(params):

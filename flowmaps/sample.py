@@ -12,7 +12,7 @@ from absl import logging
 from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from flowmaps import data, evaluate, experiment, generate, plots, solvers
+from flowmaps import data, evaluate, experiment, generate, pairs, plots, solvers
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.files import write_whole
@@ -43,11 +43,15 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
     `arr_0` uint8 [N, H, W, C] for images and float32 for planes and latents, and `arr_1` int64 labels where there are
     classes. Returns that folder.
 
+    With config.sample.pairs it makes pairs for students and returns their folder, see flowmaps/pairs.py.
+
     Raises UsageError for an unknown sampler or a size below one, MissingError where there is no checkpoint or image.
     """
     directory = Path(workdir) / "samples"
     exp = experiment.build(config, training=False)
     program = check(exp)
+    if config.sample.pairs:
+        return pairs.run(exp, Path(workdir))
     params = parameters(exp, Path(workdir))
     made = {steps: draw(exp, program, params[steps], steps) for steps in sorted(params)}
     pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, program, params, made)
@@ -85,7 +89,7 @@ def check(exp: Experiment) -> generate.Program:
         generate.time_grid(exp, steps, None if edit is None else edit.time)
         evaluate.check_learned(exp, "sample", steps)
     if chosen.interpolations:
-        pairs(exp)
+        same_class_pairs(exp)
     return generate.program(exp, batch_size=min(chosen.num_samples, exp.config.eval.batch_size), edit=edit)
 
 
@@ -154,7 +158,7 @@ def visible(x: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w colours
     return to_uint8(x[..., : COLOURS if channels > COLOURS else 1] / 3)
 
 
-def pairs(exp: Experiment) -> Int[np.ndarray, "n 2"]:
+def same_class_pairs(exp: Experiment) -> Int[np.ndarray, "n 2"]:
     """The first held-out images, by index, of which two and two have one class. Raises UsageError for too few."""
     chosen, source = exp.config.sample.interpolations, exp.dataset.test or exp.dataset.train
     if exp.dataset.kind not in PICTURES or exp.dataset.source is not None:
@@ -169,7 +173,8 @@ def pairs(exp: Experiment) -> Int[np.ndarray, "n 2"]:
 def interpolations(exp: Experiment, params: Params) -> dict[str, Float[np.ndarray, "n h w c"]]:
     """For each pair of held-out images of one class, what their latents and those on the arc between them decode to;
     the real ones at both ends. Raises UsageError where the ODE is too steep for the solver's tolerance."""
-    source, path, chosen = exp.dataset.test or exp.dataset.train, exp.interpolant, pairs(exp)
+    source, path = exp.dataset.test or exp.dataset.train, exp.interpolant
+    chosen = same_class_pairs(exp)
     batches = [source.batch(chosen[:, i]) for i in (0, 1)]
     images = [jnp.asarray(batch["x1"]) for batch in batches]
     cond = {"label": jnp.asarray(batches[0]["label"])} if exp.dataset.num_classes else {}

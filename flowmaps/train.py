@@ -102,7 +102,7 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
     """
     chosen, active = exp.config.train, jax.process_index() == 0
     kept = {name: chosen[name] for name in ("keep", "keep_best", "keep_period")}
-    of_run = {"config": runs.plain(exp.config), "dataset": exp.dataset.fingerprint}
+    of_run = {"config": runs.plain(exp.config), "dataset": exp.fingerprint}
     meta = {**of_run, "versions": runs.versions(), "commit": runs.commit()}
     measure = measurement(exp)
     ends = stage_ends(exp.method.stages)
@@ -151,9 +151,9 @@ def start(exp: Experiment, fresh: TrainState | None, checkpoints: Checkpoints) -
     """
     if fresh is None:
         step, state, saved, meta = checkpoints.restore(experiment.abstract_state(exp))
-        if meta["dataset"] != exp.dataset.fingerprint:
+        if meta["dataset"] != exp.fingerprint:
             raise UsageError(
-                f"the data have the fingerprint {exp.dataset.fingerprint}, and those that this run began with "
+                f"the data have the fingerprint {exp.fingerprint}, and those that this run began with "
                 f"{meta['dataset']}: bring those back, or give another --workdir"
             )
         logging.info("going on from checkpoint %d", step)
@@ -162,7 +162,7 @@ def start(exp: Experiment, fresh: TrainState | None, checkpoints: Checkpoints) -
         table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
         logging.info("parameters\n%s", table)
     batches = data.loader(
-        exp.dataset.train,
+        exp.examples,
         batch_size=exp.config.train.batch_size,
         seed=exp.config.seed,
         process_index=jax.process_index(),
@@ -308,7 +308,7 @@ def check_best_metric(exp: Experiment) -> None:
 def check_agreement(exp: Experiment) -> None:
     """Raises UsageError where the processes of a run were started with different configs or found different data."""
     if jax.process_count() > 1:
-        what = json.dumps([runs.plain(exp.config), exp.dataset.fingerprint], sort_keys=True)
+        what = json.dumps([runs.plain(exp.config), exp.fingerprint], sort_keys=True)
         digest = np.full(exp.mesh.size // jax.process_count(), zlib.crc32(what.encode()), np.uint32)
         everywhere = sharding.global_batch(exp.mesh, {"digest": digest})["digest"]
         ends = jax.jit(lambda x: (x.min(), x.max()), out_shardings=sharding.replicated(exp.mesh))(everywhere)

@@ -25,7 +25,12 @@ def read(workdir: Path, field: str) -> ConfigDict:
             f"{field}={str(workdir)!r} is not the workdir of a run: it has no config.json; train that run first, or "
             "name another"
         )
-    return ConfigDict(_restored(json.loads(path.read_text())))
+    return restored(json.loads(path.read_text()))
+
+
+def restored(plain: Mapping[str, Any]) -> ConfigDict:
+    """The config that was written as JSON."""
+    return ConfigDict(_restored(plain))
 
 
 def check_same(trained: ConfigDict, config: ConfigDict, names: tuple[str, ...], field: str) -> None:

@@ -18,6 +18,7 @@ from flowmaps.files import write_whole
 
 FREE = (
     "compilation_cache",
+    "coupling.pairs",
     "data.dir",
     "data.path",
     "eval",
@@ -47,9 +48,11 @@ PRODUCTS = (
     "environment.json",
     "eval",
     "metrics.jsonl",
+    "pairs",
     "report.html",
     "samples",
     "tensorboard",
+    "trajectories",
 )
 """All that a run leaves in its workdir, and all that starting it afresh removes."""
 

@@ -12,11 +12,13 @@ from flowmaps.data._dataset import ENDLESS, Dataset, Source
 from flowmaps.data._images import read_image
 from flowmaps.data._loader import Loader, loader
 from flowmaps.data._paired import draw, paired
+from flowmaps.data._pairs import Pairs, pairs
 
 __all__ = [
     "ENDLESS",
     "Dataset",
     "Loader",
+    "Pairs",
     "Source",
     "draw",
     "load",
@@ -24,6 +26,7 @@ __all__ = [
     "names",
     "options",
     "paired",
+    "pairs",
     "read_image",
 ]
 

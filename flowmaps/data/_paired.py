@@ -34,11 +34,18 @@ def draw(
     source: Source, indices: Int[np.ndarray, " n"], seed: int, epoch: int | Int[np.ndarray, " n"] = 0
 ) -> np.ndarray:
     """Rows [n, *shape] of `source`: of a law the draws with these indices, of a list any, with replacement."""
+    return drawn(source, indices, seed, epoch)["x1"]
+
+
+def drawn(
+    source: Source, indices: Int[np.ndarray, " n"], seed: int, epoch: int | Int[np.ndarray, " n"] = 0
+) -> dict[str, np.ndarray]:
+    """Those rows with all that they bring."""
     seed ^= APART
     if len(source) != ENDLESS:
         chance = _random.uniforms(_random.keys(seed, epoch, indices), 1)[:, 0]
         indices = (chance * len(source)).astype(np.int64)
-    return source.batch(indices, seed, epoch)["x1"]
+    return source.batch(indices, seed, epoch)
 
 
 def paired(target: Dataset, source: Dataset) -> Dataset:

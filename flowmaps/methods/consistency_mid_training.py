@@ -1,0 +1,59 @@
+"""Consistency mid-training (CMT, Hu et al. 2025, arXiv:2509.24526): between a diffusion model and a few-step one. On a
+teacher's trajectories x_0, ..., x_1 from noise, at equal times s < t of the path's clock,
+
+    end   d( X_{s,1}(x_s), x_1 )                       before a consistency model (consistency, continuous_consistency)
+    all   |v_st(x_s) - (x_t - x_s) / (t - s)|^2        before a model of all maps (mean_flow, lsd, ...)
+
+with fixed targets: no average, no schedule, nothing to stop. The next run starts from this one (config.init_from).
+Cost: 3F a row; online the teacher's steps beside it.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+
+from flowmaps import rows, samplers, weightings
+from flowmaps.identities import flow_map
+from flowmaps.interpolants import Interpolant
+from flowmaps.methods import _terms, _trajectories
+from flowmaps.rows import expand
+from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
+from flowmaps.weightings import squared
+
+
+def make(
+    *,
+    interpolant: Interpolant,
+    total_steps: int,
+    maps: Literal["end", "all"] = "end",
+    pairs: Literal["stored", "online"] = "stored",
+    points: int = 16,
+    solver: Literal["ddim", "heun"] = "heun",
+    solver_steps: int = 16,
+    distance: Literal["squared", "l1", "pseudo_huber"] = "squared",
+    huber: float = 0.00054,
+) -> Method:
+    """maps: as above. pairs: trajectories as stored, or by solver_steps of `solver` (solvers/steps.py) from the
+    teacher. points: times of a trajectory after the first. distance, huber: of "end", see weightings.distance.
+
+    Raises UsageError for points that do not divide the steps, or a teacher that is not there (with the first batch).
+    """
+    trajectories = _trajectories.make(interpolant, pairs, points, solver, solver_steps)
+
+    def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
+        cond, dropout = _terms.condition(batch), rows.fold(keys, 2)
+        states = trajectories(roles, batch, cond)
+        first = _trajectories.drawn(rows.fold(keys, 0), 0, points)
+        last = jnp.full_like(first, points)
+        if maps == "all":
+            last = _trajectories.drawn(rows.fold(keys, 1), first + 1, points + 1)
+        x_s, x_t = (_trajectories.at(states, index) for index in (first, last))
+        s, t = (_trajectories.time_of(interpolant, index, points) for index in (first, last))
+        if maps == "all":
+            far = squared(roles.student(x_s, s, t, cond, dropout=dropout) - (x_t - x_s) / expand(t - s, x_s))
+            return Loss(far, {"map": jnp.mean(far)})
+        residual = flow_map(roles.student, x_s, s, t, cond, dropout) - x_t
+        return Loss(weightings.distance(residual, distance, huber), {"map": jnp.mean(squared(residual))})
+
+    sampler = samplers.make("renoising" if maps == "end" else "composed", interpolant=interpolant)
+    return Method({"student": student_loss}, sampler, one_end=maps == "end")
