@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from configs import base
-from flowmaps import experiment, workdir
+from flowmaps import experiment, trained, workdir
+from flowmaps import pairs as stored
 from flowmaps.checkpoints import Checkpoints
 
 
@@ -31,6 +32,13 @@ def _set(config, fields):
         small |= {"network__width": 8, "network__depth": 2}
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in {**small, **fields}.items()})
     return config
+
+
+def pairs(workdir: Path, count: int, points: int = 1) -> str:
+    """The folder of so many pairs, or trajectories, of the run in a workdir."""
+    config = trained.read(Path(workdir), "workdir")
+    config.sample.update(pairs=count, points=points, steps=(2 * points,))
+    return str(stored.run(experiment.build(config, training=False), Path(workdir)))
 
 
 def zeros(exp):

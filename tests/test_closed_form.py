@@ -64,12 +64,17 @@ VARIANTS = {
     "imm": [{"group": 16, "halvings": 16}],
     "ctm": [{"intervals": 8}],
     "truncated_consistency": [{"stage": 2, "boundary": 0.3, "huber": 1.0}],
+    "progressive_distillation": [{"space": "velocity"}, {"space": "velocity", "inputs": "noise", "first": 4}],
 }
 """The options under test; a method that is not listed is tested with its defaults."""
 THROUGH_INPUTS = ("ctm", "flow_map_distillation")
 """Methods whose gradient flows through the input of target or teacher, whose parameters are stopped where they are
 bound."""
-CASES = [(name, options) for name in methods.names() for options in VARIANTS.get(name, [{}])]
+ON_TRAJECTORIES = ("knowledge_distillation", "consistency_mid_training")
+"""Methods that learn from a teacher's ways and not from data, which are tested on them: tests/test_trajectories.py."""
+CASES = [
+    (name, options) for name in methods.names() if name not in ON_TRAJECTORIES for options in VARIANTS.get(name, [{}])
+]
 
 
 def label(value) -> str:

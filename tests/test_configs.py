@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import small_runs
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -55,16 +56,21 @@ def test_a_config_has_the_fields_of_base_and_the_options_of_its_parts(name):
 def with_teacher(config: ConfigDict, folder: Path) -> ConfigDict:
     """The shrunk config, with a run of its teacher's config, shrunk alike and as it was born, in place of the one that
     it names."""
-    if config.teacher.workdir is None:
+    known = config.teacher.workdir or config.init_from
+    if known is None:
         return shrink(config)
-    name = Path(config.teacher.workdir).name
+    name = Path(known).name
     teacher = with_teacher(load(name), folder)
     with Checkpoints(folder / name / "checkpoints") as checkpoints:
         checkpoints.save(1, experiment.init(experiment.build(teacher)), {"position": 1}, {}, wait=True)
     (folder / name / "config.json").write_text(json.dumps(workdir.plain(teacher)))
-    config.teacher.workdir = str(folder / name)
+    if config.teacher.workdir is not None:
+        config.teacher.workdir = str(folder / name)
     if config.init_from is not None:
-        config.init_from = config.teacher.workdir
+        config.init_from = str(folder / name)
+    if "pairs" in config.coupling:
+        points = 16 if config.coupling.pairs.endswith("trajectories") else 1
+        config.coupling.pairs = small_runs.pairs(folder / name, 256, points)
     return shrink(config)
 
 
@@ -74,7 +80,7 @@ def test_a_config_takes_a_step(name, tmp_path):
     exp = experiment.build(with_teacher(load(name), tmp_path))
     state = experiment.init(exp)
     before = jax.tree.map(np.array, state.params["student"])
-    batch = exp.dataset.train.batch(np.arange(exp.config.train.batch_size))
+    batch = exp.examples.batch(np.arange(exp.config.train.batch_size))
     step = experiment.train_step(exp)
     for _ in range(2):  # a student that starts as its teacher and is warmed up moves with the second
         state, metrics = step(state, experiment.global_batch(exp, batch))

@@ -30,6 +30,10 @@ FLOORS = {
     ("align_your_flow", ("warmup_steps", 1)): 4,
     ("tvm",): 10,  # flow 3, and the Lagrangian's 7
     ("imm",): 4,
+    ("progressive_distillation",): 3 + 2,
+    ("reflow",): 3,
+    ("knowledge_distillation",): 3,
+    ("consistency_mid_training", ("points", 1)): 3,
     ("truncated_consistency", ("boundary", 0.1)): 3 + 2,
     # With a teacher as large, through whose input the gradient of the first flows:
     ("flow_map_distillation",): 6 + 2,

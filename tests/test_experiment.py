@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_runs
 from jax.sharding import PartitionSpec as P
 
 from configs import base
-from flowmaps import data, experiment, interpolants, methods, models, networks, optimizers, trained, workdir
+from flowmaps import couplings, data, experiment, interpolants, methods, models, networks, optimizers, trained, workdir
 from flowmaps import train_step as step_
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
@@ -31,11 +32,13 @@ def small(method="lsd", dataset="checker", *, batch_size=64, width=8, **sections
 
 
 def batches(exp, config):
-    loader = data.loader(exp.dataset.train, batch_size=config.train.batch_size, seed=config.seed)
+    loader = data.loader(exp.examples, batch_size=config.train.batch_size, seed=config.seed)
     return (experiment.global_batch(exp, batch) for batch in loader)
 
 
 NEEDS_A_TEACHER = ("flow_map_distillation", "truncated_consistency")
+STARTS_FROM_A_MODEL = ("progressive_distillation",)
+ON_TRAJECTORIES = ("reflow", "knowledge_distillation", "consistency_mid_training")
 
 
 @pytest.mark.parametrize(
@@ -43,9 +46,15 @@ NEEDS_A_TEACHER = ("flow_map_distillation", "truncated_consistency")
 )
 def test_every_method_takes_steps_traced_once(method, dataset, tmp_path):
     config = small(method, dataset, batch_size=256, width=4, train={"steps": 20_000})  # longer than any warm-up
-    if method in NEEDS_A_TEACHER:
+    if method in (*NEEDS_A_TEACHER, *STARTS_FROM_A_MODEL, *ON_TRAJECTORIES):
         finished_run(tmp_path, method="flow_matching", width=4)
+    if method in NEEDS_A_TEACHER:
         config.teacher.workdir = str(tmp_path)
+    if method in STARTS_FROM_A_MODEL:
+        config.init_from = str(tmp_path)
+    if method in ON_TRAJECTORIES:
+        points = config.method.get("points", 1)
+        config.coupling = base.part(couplings, "stored", pairs=small_runs.pairs(tmp_path, 256, points))
     exp, traces = experiment.build(config), []
 
     def counted(*arguments):

@@ -170,5 +170,5 @@ def test_pairs_of_other_data_are_refused(make):
 def test_trajectories_of_another_path_are_refused(make):
     config = student(make(sample__points=2))
     config.interpolant = small_runs.base.part(small_runs.base.interpolants, "trigonometric")
-    with pytest.raises(UsageError, match="interpolant.name linear -> trigonometric"):
+    with pytest.raises(UsageError, match=r"interpolant\.name linear -> trigonometric"):
         experiment.build(config)

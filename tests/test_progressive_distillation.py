@@ -10,7 +10,7 @@ from laws import LAWS, LINEAR, draw_batch
 
 from flowmaps import interpolants, methods, optimizers, rows, stages, state
 from flowmaps.errors import UsageError
-from flowmaps.identities import flow_map
+from flowmaps.identities import flow_map, semigroup
 from flowmaps.methods import progressive_distillation
 from flowmaps.solvers import steps
 from flowmaps.types import Method, Roles, Stage
@@ -81,6 +81,21 @@ def test_the_units_are_those_of_the_papers_formulas():
         np.testing.assert_allclose(
             loss_of(denoiser, denoiser, batch, space=space).per_example, weight * squares, rtol=1e-8
         )
+
+
+@pytest.mark.float64
+def test_a_stage_is_the_semigroup_with_frozen_legs():
+    """Of two unlike maps: in units of velocity the loss is the residual of the identity at the middle."""
+
+    def other(x, s, t, cond, *, dropout=None):
+        return jnp.sin(3 * x + (2 * s - t)[:, None])
+
+    batch, index = gaussian_batch(), jnp.floor(4 * rows.uniform(rows.fold(KEYS, 1)))
+    s, t = index / 4, (index + 1) / 4
+    x = COSINE.point(batch["x0"], batch["x1"], s)
+    residual = semigroup(denoiser, other, x, s, t, jnp.full_like(s, 0.5), {})
+    made = loss_of(denoiser, other, batch, space="velocity").per_example
+    np.testing.assert_allclose(made, jnp.sum(residual**2, -1), rtol=1e-10)
 
 
 @pytest.mark.float64
