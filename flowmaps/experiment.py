@@ -35,7 +35,7 @@ from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
-from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity
+from flowmaps.types import Array, Guided, Method, Params, Roles, Sampler, Velocity
 
 
 class Experiment(NamedTuple):
@@ -71,19 +71,15 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     made = {"student": models.Model(config, method, interpolant)}
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
     dataset = load_data(config.data)
-    if config.guidance.scale != 1 and dataset.num_classes == 0:
-        raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
-    if config.guidance.scale != 1 and config.method.get("label_dropout", 1.0) == 0:
-        raise UsageError(
-            f"guidance.scale={config.guidance.scale} needs a network that knows unlabelled data too: train it with "
-            "method.label_dropout above 0, for example 0.1"
-        )
     if method.gaussian_source and not gaussian_source(config, dataset):
         raise UsageError(
             f"method {config.method.name!r} with these options needs a Gaussian source independent of the data: set "
             "coupling.name to 'independent' and leave out data.source"
         )
-    check_learned_guidance(config, method)
+    if method.guidance is None:
+        check_guidance(config, dataset)
+    else:
+        check_learned_guidance(config, method.guidance)
     check_prediction(config, method)
     if method.stages:
         raise UsageError(f"method {config.method.name!r} has stages, which this version does not run")
@@ -113,11 +109,21 @@ def gaussian_source(config: ConfigDict, dataset: data.Dataset) -> bool:
     return config.coupling.name == "independent" and dataset.source is None
 
 
-def check_learned_guidance(config: ConfigDict, method: Method) -> None:
+def check_guidance(config: ConfigDict, dataset: data.Dataset) -> None:
+    """Raises UsageError where sampling is to leave out the label, and there is none, or the network always had it."""
+    scale = config.guidance.scale
+    if scale != 1 and dataset.num_classes == 0:
+        raise UsageError(f"guidance.scale={scale} needs labels, and data {config.data.name!r} has none")
+    if scale != 1 and config.method.get("label_dropout", 1.0) == 0:
+        raise UsageError(
+            f"guidance.scale={scale} needs a network that knows unlabelled data too: train it with "
+            "method.label_dropout above 0, for example 0.1"
+        )
+
+
+def check_learned_guidance(config: ConfigDict, learned: Guided) -> None:
     """Raises UsageError where sampling asks a network for guidance that it takes as an input and has not learned."""
-    learned, scale, interval = method.guidance, config.guidance.scale, tuple(config.guidance.interval)
-    if learned is None:
-        return
+    scale, interval = config.guidance.scale, tuple(config.guidance.interval)
     if not learned.low <= scale <= learned.high:
         raise UsageError(
             f"guidance.scale={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set it to "

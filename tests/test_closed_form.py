@@ -20,6 +20,7 @@ from laws import (
     gradients,
     interpolated,
     regressed_map,
+    skipping_map,
     stray,
 )
 
@@ -61,6 +62,7 @@ VARIANTS = {
     "facm": [{**UNWEIGHTED, "law": ("uniform",)}, {"cosine": 0.0}],
     "align_your_flow": [{**WHOLE, "most": 1.0, "constant": 0.0}, {**WHOLE, "most": 1.0}],
     "flow_map_distillation": [{}, {"objective": "direct"}],
+    "latent_consistency": [{"chain": 8, "skip": 1}, {"chain": 8, "skip": 3}],
     "imm": [{"group": 16, "halvings": 16}],
     "ctm": [{"intervals": 8}],
     "truncated_consistency": [{"stage": 2, "boundary": 0.3, "huber": 1.0}],
@@ -90,9 +92,12 @@ def gaussian_alone(name: str, options: dict) -> bool:
 
 def fixed_point(name: str, options: dict, law: str):
     """The map at which the method rests: the exact one, but for shortcut models Euler's on their grid of times, for
-    those that take the path's own step a product of regressions, and for methods with heads the heads that make it."""
+    latent consistency models their teacher's steps, for those that take the path's own step a product of regressions,
+    and for methods with heads the heads that make it."""
     if name == "shortcut":
         return euler_map(LAWS[law](), 2 ** options["levels"], options.get("smallest", "instantaneous"))
+    if name == "latent_consistency":
+        return skipping_map(LAWS[law](), options["skip"] / options["chain"], -(-options["chain"] // options["skip"]))
     if name == "stochastic_interpolant":
         return interpolated(law, getattr(stochastic_interpolant, options["latent"])(options["scale"]).value)
     if name == "improved_mean_flow":

@@ -36,6 +36,8 @@ FLOORS = {
     ("flow_map_distillation", ("objective", "eulerian")): 6 + 1,
     ("flow_map_distillation", ("objective", "direct")): 11,  # the way back 1 and 2, the way forth 2 and 6
     ("flow_map_distillation", ("objective", "progressive")): 3 + 2,
+    ("latent_consistency",): 4 + 1,
+    ("latent_consistency", ("leg", "heun")): 4 + 2,
     ("ctm",): 10,  # map 3, aim 1, both to the end 2 and back to the input 1, denoising 3
     ("improved_mean_flow",): 0.5 * 3 + 0.5 * 5,
     ("improved_mean_flow", ("guidance", (1.0, 8.0)), ("label_dropout", 0.1)): 0.5 * 4 + 0.5 * 6,

@@ -8,8 +8,9 @@ from laws import COUNT, LAWS, LINEAR, draw_batch, gaussian, stray
 
 from flowmaps import interpolants, methods, rows
 from flowmaps.errors import UsageError
+from flowmaps.guidance import ClassifierFree
 from flowmaps.solvers import steps
-from flowmaps.types import Roles
+from flowmaps.types import NULL_LABEL, Roles
 
 KEYS = rows.keys(jax.random.key(0), 0, 1024)
 WHOLE = {"warmup_steps": 0, "law": ("uniform",), "velocity": "teacher"}
@@ -112,6 +113,108 @@ def test_consistency_distillation_rests_at_the_product_of_its_teachers_steps(leg
     assert out.per_example.max() < 1e-6 * scale
     wrong = method.losses["student"](Roles(drift, drift, drift), batch, KEYS, jnp.zeros((), jnp.int32))
     assert wrong.per_example.mean() > 1e-3
+
+
+def conditional(label):
+    """Means of the labels 0 and 1, and of the rows without one 0."""
+    means = jnp.array([[1.0, -0.5], [-0.3, 0.8], [0.0, 0.0]])
+    return means[jnp.where(label == NULL_LABEL, 2, label)]
+
+
+def labelled(wide):
+    """The exact velocity on `KARRAS` of N(m_c, STD^2 I), and without a label of N(0, wide^2 I): affine in x."""
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        sigma = KARRAS.sigma(s)[:, None]
+        width = jnp.where(cond["label"] == NULL_LABEL, wide, STD)[:, None]
+        return KARRAS.beta.slope(s)[:, None] * sigma * (x - conditional(cond["label"])) / (width**2 + sigma**2)
+
+    return velocity
+
+
+def guided_steps(count, skip, wide):
+    """(s, label, w) -> the gain and offset [B, 2] of the guided teacher's DDIM steps from s to the end, in closed form:
+    in sigma, x + h (w k(t) (x - m) + (1 - w) k_wide(t) x), k(u) = u / (S^2 + u^2)."""
+    grid = KARRAS.sigma(jnp.linspace(0, 1, count + 1))
+
+    def affine(s, label, w):
+        gain, offset = jnp.ones((len(s), 2)), jnp.zeros((len(s), 2))
+        index = jnp.round(s * count).astype(jnp.int32)
+        for _ in range(-(-count // skip)):
+            t, r = grid[index][:, None], grid[jnp.minimum(index + skip, count)][:, None]
+            k, k_wide = t / (STD**2 + t**2), t / (wide**2 + t**2)
+            one = 1 + (r - t) * (w[:, None] * k + (1 - w[:, None]) * k_wide)
+            gain, offset = one * gain, one * offset - (r - t) * w[:, None] * k * conditional(label)
+            index = jnp.minimum(index + skip, count)
+        return gain, offset
+
+    return affine
+
+
+def affine_student(affine):
+    """X_{s,1}(x) = gain x + offset, of the row's label and scale."""
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        gain, offset = affine(s, cond["label"], cond["guidance"])
+        return (gain * x + offset - x) / jnp.where(t > s, t - s, 1.0)[:, None]
+
+    return velocity
+
+
+def karras_batch():
+    label = jnp.arange(1024, dtype=jnp.int32) % 2
+    x0, x1 = rows.normal(KEYS, (2,)), STD * rows.normal(rows.fold(KEYS, 1), (2,))
+    return {"x0": x0, "x1": x1 + conditional(label), "label": label}
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("wide", [STD, 2 * STD])
+@pytest.mark.parametrize(("count", "skip"), [(6, 1), (12, 5)])
+def test_latent_consistency_rests_at_the_guided_teachers_steps_at_every_scale(wide, count, skip):
+    """Exactly, of scales that rows draw; the steps of one scale alone do not rest."""
+    batch, affine = karras_batch(), guided_steps(count, skip, wide)
+    method = methods.load("latent_consistency").make(
+        interpolant=KARRAS, total_steps=10, chain=count, skip=skip, guidance=(3.0, 15.0)
+    )
+    teacher = ClassifierFree(labelled(wide), 1.0)
+
+    def loss(student):
+        return method.losses["student"](Roles(student, student, teacher), batch, KEYS, jnp.zeros((), jnp.int32))
+
+    np.testing.assert_allclose(loss(affine_student(affine)).per_example, 0, atol=1e-18)
+    one = affine_student(lambda s, label, w: affine(s, label, jnp.full_like(w, 9.0)))
+    assert loss(one).per_example.mean() > 0.1
+    assert (method.guidance.low, method.guidance.high) == (3.0, 15.0)
+
+
+@pytest.mark.float64
+def test_the_guided_output_is_affine_in_the_scale():
+    """Of one step, and where both laws have one width of any number."""
+    s, label = jnp.linspace(0, 0.8, 5), jnp.arange(5, dtype=jnp.int32) % 2
+
+    def output(affine, w):
+        gain, offset = affine(s, label, jnp.full(5, w))
+        return gain * 2.0 + offset
+
+    for affine in (guided_steps(5, 5, 2 * STD), guided_steps(5, 1, STD)):
+        low, middle, high = (output(affine, w) for w in (3.0, 9.0, 15.0))
+        np.testing.assert_allclose(middle, (low + high) / 2, rtol=1e-12)
+        assert np.abs(high - low).max() > 0.1
+
+
+@pytest.mark.parametrize("leg", ["ddim", "heun"])
+def test_latent_consistency_without_guidance_and_skips_is_consistency_distillation(leg):
+    batch = {name: x for name, x in karras_batch().items() if name != "label"}
+    own = {"chain": 6, "skip": 1, "huber": 0.00054}
+    same = {"schedule": "doubling", "intervals": (6, 6)}
+    losses = [
+        methods.load(name).make(interpolant=KARRAS, total_steps=10, leg=leg, distance="pseudo_huber", **options)
+        for name, options in (("latent_consistency", own), ("consistency", same))
+    ]
+    roles = Roles(stray(drift, 0.1 * jnp.ones(COUNT)), drift, drift)
+    ours, theirs = (m.losses["student"](roles, batch, KEYS, jnp.zeros((), jnp.int32)).per_example for m in losses)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert losses[0].guidance is None
 
 
 def test_no_gradient_reaches_the_teacher():

@@ -35,7 +35,7 @@ def batches(exp, config):
     return (experiment.global_batch(exp, batch) for batch in loader)
 
 
-NEEDS_A_TEACHER = ("flow_map_distillation", "truncated_consistency")
+NEEDS_A_TEACHER = ("flow_map_distillation", "latent_consistency", "truncated_consistency")
 
 
 @pytest.mark.parametrize(

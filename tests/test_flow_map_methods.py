@@ -119,6 +119,8 @@ def test_alpha_falls_from_one_to_zero_and_stays_there():
         ("imm", {"between": (0.0, 1.0)}, "at its first time the path has no data"),
         ("imm", {"between": (0.5, 0.2)}, r"must be two rising times of \[0.0, 1.0\]"),
         ("ctm", {"intervals": 1}, "method.intervals=1: a grid"),
+        ("latent_consistency", {"skip": 0}, r"method.skip=0 must be at least 1 and at most method.chain=1000"),
+        ("latent_consistency", {"guidance": (15.0, 3.0)}, "two rising scales above 0"),
         ("imm", {"group": 0}, "method.group=0: a group has a row at least"),
         ("facm", {"clip": -1.0}, r"method\.clip=-1\.0 must be above 0"),
         ("consistency", {"intervals": (150, 2)}, r"intervals=\(150, 2\) must be two rising numbers"),
