@@ -166,18 +166,20 @@ def make_networks(
             f"method {config.method.name!r} trains a network for its role {missing[0]!r}, and the config gives none: "
             f"set config.players.{missing[0]}.network"
         )
-    given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
-
-    def of_model(model: models.Model) -> nn.Module:
-        section = model.config.network
-        wanted = {"outputs": model.method.heads, "guided": model.method.guidance is not None}
-        return networks.make(section.name, **given, **wanted, **models.options(section))
 
     def of_role(section: ConfigDict) -> nn.Module:
+        given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
         return networks.make(section.name, **given, **models.options(section))
 
     owned = {role: of_role(config.players[role].network) for role in method.owners}
-    return {role: of_model(model) for role, model in made.items()} | owned
+    return {role: make_network(model, dataset) for role, model in made.items()} | owned
+
+
+def make_network(model: models.Model, dataset: data.Dataset) -> nn.Module:
+    """The network of a model, with as many outputs as its method reads and guidance where it has learned it."""
+    section, learned = model.config.network, model.method.guidance is not None
+    given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
+    return networks.make(section.name, **given, outputs=model.method.heads, guided=learned, **models.options(section))
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
@@ -200,7 +202,7 @@ def init(exp: Experiment) -> TrainState:
         workdir, abstract = Path(exp.config.teacher[models.TEACHERS[role]]), abstract_state(exp).params[role]
         params[role] = trained.averaged_student(workdir, config, abstract)
     if trained.named(exp.config.init_from) is not None:
-        params["student"] = start_from(exp, Path(exp.config.init_from))
+        params["student"] = start_from(exp, Path(exp.config.init_from), params["student"])
     params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
     return start.replace(
         params=params,
@@ -326,8 +328,9 @@ def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:
     return solvers.needs_gaussian_source(solver, learned_noise=readable)
 
 
-def start_from(exp: Experiment, workdir: Path) -> Params:
-    """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}.
+def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
+    """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}, and where this
+    one reads guidance one that does not starts as itself at every scale; `fresh` weights make it whole.
 
     Raises MissingError where there is no such run, UsageError where its network, prediction or path is another.
     """
@@ -339,10 +342,18 @@ def start_from(exp: Experiment, workdir: Path) -> Params:
             f"init_from={str(workdir)!r} is of another kind: its network has {method.heads} outputs, and this method "
             f"reads {exp.method.heads}"
         )
-    params = trained.averaged_student(workdir, config, abstract_state(exp).params["student"])
-    if not method.diagonal_only:
-        return params
-    return networks.load(config.network.name).without_end_time(params)
+    if method.guidance is not None and exp.method.guidance is None:
+        raise UsageError(
+            f"init_from={str(workdir)!r} is of another kind: its network reads guidance, this one does not"
+        )
+    network = make_network(models.Model(config, method, exp.interpolant), exp.dataset)
+    donor = abstract_state(exp._replace(networks={**exp.networks, "student": network})).params["student"]
+    params, parts = trained.averaged_student(workdir, config, donor), networks.load(config.network.name)
+    if method.diagonal_only:
+        params = parts.without_end_time(params)
+    if method.guidance is None and exp.method.guidance is not None:
+        params = parts.with_guidance_input(params, fresh)
+    return jax.device_put(params, state_shardings(exp).params["student"])
 
 
 def _create(exp: Experiment) -> TrainState:

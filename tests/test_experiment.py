@@ -309,6 +309,58 @@ def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, ne
     assert np.abs(donor(x, s, t, cond) - donor(x, s, s, cond)).max() > 1e-2
 
 
+PARTS = {
+    "mlp": {"width": 64, "depth": 2},
+    "dit": {"patch": 2, "width": 64, "depth": 1, "heads": 2},
+    "unet": {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4,)},
+}
+
+
+@pytest.mark.parametrize("network", PARTS)
+def test_a_guided_student_starts_as_the_unguided_model_that_it_comes_from(tmp_path, network):
+    """At every scale and interval, of a guided diffusion model's weights, and its new weights learn."""
+    config = base.digits("diffusion", label_dropout=0.1)
+    config.network = base.part(base.networks, network, **PARTS[network])
+    config.mesh.fsdp = 4
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    draw = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: p + 0.3 * draw.standard_normal(p.shape, np.float32), state.ema["0.999"])
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(3, state.replace(ema={"0.999": params}), {"position": 3}, {}, wait=True)
+    (tmp_path / "config.json").write_text(json.dumps(workdir.plain(config)))
+    donor = networks.bind(exp.networks["student"], jax.device_get(params))
+
+    config.method = base.part(base.methods, "latent_consistency", guidance=(1.0, 3.0), chain=10, skip=2)
+    config.teacher.workdir = config.init_from = str(tmp_path)
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    jax.tree.map(lambda a, b: chex.assert_equal(a.sharding, b.sharding), state, experiment.abstract_state(exp))
+    started = jax.device_get(state.params["student"])
+    student = networks.bind(exp.networks["student"], started)
+    x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    s, t, cond = jnp.linspace(0, 0.9, 6), jnp.linspace(1, 0.2, 6), {"label": jnp.arange(6, dtype=jnp.int32)}
+    expected = donor(x, s, s, cond)
+    for interval in ((0.0, 1.0), (0.2, 0.7)):
+        asked = with_guidance(cond, jnp.linspace(1, 3, 6), interval)
+        np.testing.assert_allclose(student(x, s, t, asked), expected, atol=3e-5 * np.abs(expected).max())
+
+    stream, step = batches(exp, config), experiment.train_step(exp)
+    for _ in range(3):
+        state, _ = step(state, next(stream))
+    after = jax.device_get(state.params["student"])
+    added = {"mlp": after["Dense_0"]["kernel"][-3:]} if network == "mlp" else after["TimeAndLabel_0"]["Dense_2"]
+    assert all(np.abs(p).max() > 0 for p in jax.tree.leaves(added))
+
+
+def test_a_guided_model_is_no_start_of_an_unguided_one(tmp_path):
+    finished_run(tmp_path, method="tvm", dataset="digits", method_options=dict(guidance=(1.0, 2.0), label_dropout=0.1))
+    config = small("tvm", "digits")
+    config.init_from = str(tmp_path)
+    with pytest.raises(UsageError, match="is of another kind: its network reads guidance, this one does not"):
+        experiment.init(experiment.build(config))
+
+
 def test_a_trained_run_is_a_frozen_teacher(tmp_path):
     """Restored with its own network, prediction and average; a step leaves it as it is; and it is in the checkpoint."""
     donor = finished_run(tmp_path, method="flow_matching", width=16)

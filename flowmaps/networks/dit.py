@@ -113,4 +113,11 @@ def without_end_time(params: Params) -> Params:
     return {**params, "TimeAndLabel_0": embeddings.without_end_time(params["TimeAndLabel_0"])}
 
 
+def with_guidance_input(params: Params, fresh: Params) -> Params:
+    """The parameters of a guided network, `fresh` ones of which are given, that at every scale is the unguided one of
+    `params`."""
+    name = "TimeAndLabel_0"
+    return {**params, name: embeddings.with_guidance_input(params[name], fresh[name])}
+
+
 make = Dit

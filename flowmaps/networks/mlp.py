@@ -71,4 +71,12 @@ def without_end_time(params: Params) -> Params:
     return {**params, "Dense_0": {**first, "kernel": first["kernel"].at[1].set(0)}}
 
 
+def with_guidance_input(params: Params, fresh: Params) -> Params:
+    """The parameters of a guided network, `fresh` ones of which are given, that at every scale is the unguided one of
+    `params`: the inputs of guidance, which come last, have no weight."""
+    first, rows = params["Dense_0"], fresh["Dense_0"]["kernel"].shape[0]
+    kernel = jnp.pad(first["kernel"], ((0, rows - first["kernel"].shape[0]), (0, 0)))
+    return {**params, "Dense_0": {**first, "kernel": kernel}}
+
+
 make = Mlp
