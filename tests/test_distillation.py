@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import COUNT, LAWS, LINEAR, draw_batch, gaussian, stray
+from laws import COUNT, LAWS, LINEAR, SOURCE_STD, draw_batch, gaussian, stray
 
 from flowmaps import interpolants, methods, rows
 from flowmaps.errors import UsageError
-from flowmaps.guidance import ClassifierFree
+from flowmaps.guidance import Autoguided, ClassifierFree
 from flowmaps.solvers import steps
 from flowmaps.types import NULL_LABEL, Roles
 
@@ -215,6 +215,48 @@ def test_latent_consistency_without_guidance_and_skips_is_consistency_distillati
     ours, theirs = (m.losses["student"](roles, batch, KEYS, jnp.zeros((), jnp.int32)).per_example for m in losses)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     assert losses[0].guidance is None
+
+
+def guided_map(x, s, t, cond, *, dropout=None):
+    """Of N(m_c, STD^2 I) guided by N(0, STD^2 I) on the path LINEAR: the exact map of N(w m_c, STD^2 I)."""
+
+    def deviation(time):
+        return jnp.sqrt(time**2 * STD**2 + (1 - time) ** 2 * SOURCE_STD**2)[:, None]
+
+    mean = cond.get("guidance", jnp.ones_like(s))[:, None] * conditional(cond["label"])
+    s_, t_ = s[:, None], t[:, None]
+    # (q(t) - q(s)) / (t - s), by the difference of their squares
+    rise = ((s_ + t_) * STD**2 - (2 - s_ - t_) * SOURCE_STD**2) / (deviation(s) + deviation(t))
+    return mean + rise / deviation(s) * (x - s_ * mean)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("objective", ["eulerian", "lagrangian"])
+@pytest.mark.parametrize("by", ["label", "weak"])
+def test_align_your_flow_rests_at_the_guided_map_of_every_scale(objective, by):
+    """Exactly, guided by leaving out the label or by a weaker model; the plain map does not rest."""
+    batch = {**karras_batch(), "x0": SOURCE_STD * rows.normal(KEYS, (2,))}
+
+    def weak(x, s, t, cond, *, dropout=None):
+        return guided_map(x, s, t, {"label": jnp.full_like(cond["label"], NULL_LABEL)})
+
+    teacher = ClassifierFree(guided_map, 1.0) if by == "label" else Autoguided(guided_map, weak, 1.0)
+    options = {**WHOLE, "most": 1.0, "objective": objective, "guidance": (1.0, 3.0)}
+    method = methods.load("align_your_flow").make(interpolant=LINEAR, total_steps=10, **options)
+
+    def loss(student):
+        return method.losses["student"](Roles(student, student, teacher), batch, KEYS, jnp.zeros((), jnp.int32))
+
+    np.testing.assert_allclose(loss(guided_map).metrics["map"], 0, atol=1e-20)
+    np.testing.assert_allclose(loss(guided_map).per_example, 0, atol=1e-20)
+    plain = loss(lambda x, s, t, cond, *, dropout=None: guided_map(x, s, t, {"label": cond["label"]}))
+    assert plain.per_example.mean() > 0.1
+    assert (method.guidance.low, method.guidance.high) == (1.0, 3.0)
+
+
+def test_align_your_flows_guidance_is_a_teachers():
+    with pytest.raises(UsageError, match=r"method.guidance=\(1.0, 3.0\) is of a teacher, and the path has none"):
+        methods.load("align_your_flow").make(interpolant=LINEAR, total_steps=10, warmup_steps=1, guidance=(1.0, 3.0))
 
 
 def test_no_gradient_reaches_the_teacher():
