@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -35,7 +36,7 @@ from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
-from flowmaps.types import Array, Guided, Method, Params, Roles, Sampler, Velocity
+from flowmaps.types import Array, Guided, LastLayer, Method, Params, Roles, Sampler, Velocity
 
 
 class Experiment(NamedTuple):
@@ -235,6 +236,7 @@ def train_step(exp: Experiment) -> step_.Step:
         exp.method,
         binds=binds(exp),
         guide=partial(models.guided_teacher, exp.config, exp.method),
+        views=views(exp),
         coupling=exp.coupling,
         optimizers=exp.optimizers,
         mesh=exp.mesh,
@@ -273,6 +275,22 @@ def bind(exp: Experiment, role: str, params: Params) -> Callable:
     """The role's network with its parameters, its output read as its prediction says."""
     network = networks.bind(exp.networks[role], params)
     return exp.readings[role](network) if role in exp.readings else network
+
+
+def views(exp: Experiment) -> dict[str, step_.Bind]:
+    """The extra roles that are made of the student's parameters: "last_layer", where its network's file knows it."""
+    parts = networks.load(exp.config.network.name)
+    return {"last_layer": partial(last_layer, exp, parts.last_kernel)} if hasattr(parts, "last_kernel") else {}
+
+
+def last_layer(exp: Experiment, last_kernel: Callable[[Params], tuple[str, ...]], params: Params) -> LastLayer:
+    """The student as a function of its last kernel."""
+    flat, path = traverse_util.flatten_dict(params), last_kernel(params)
+
+    def with_kernel(kernel: Array) -> Velocity:
+        return bind(exp, "student", traverse_util.unflatten_dict({**flat, path: kernel}))
+
+    return LastLayer(flat[path], with_kernel)
 
 
 def student(exp: Experiment, params: Params) -> Velocity:

@@ -108,6 +108,11 @@ class Dit(nn.Module):
         return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
 
 
+def last_kernel(params: Params) -> tuple[str, ...]:
+    """Where the last layer's kernel is in the parameters."""
+    return "Dense_2", "kernel"
+
+
 def without_end_time(params: Params) -> Params:
     """The parameters with which v_{s,t} is v_{s,s}."""
     return {**params, "TimeAndLabel_0": embeddings.without_end_time(params["TimeAndLabel_0"])}

@@ -65,6 +65,11 @@ class Mlp(nn.Module):
         return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
 
 
+def last_kernel(params: Params) -> tuple[str, ...]:
+    """Where the last layer's kernel is in the parameters."""
+    return f"Dense_{sum(name.startswith('Dense') for name in params) - 1}", "kernel"
+
+
 def without_end_time(params: Params) -> Params:
     """The parameters with which v_{s,t} is v_{s,s}: the second input, t - s, has no weight."""
     first = params["Dense_0"]
