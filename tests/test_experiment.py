@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from configs import base
-from flowmaps import data, experiment, interpolants, methods, models, networks, optimizers, trained, workdir
+from flowmaps import data, experiment, interpolants, methods, models, networks, optimizers, rows, trained, workdir
 from flowmaps import train_step as step_
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
@@ -516,6 +516,48 @@ def test_a_start_without_the_score_is_refused_to_solvers_that_need_it():
     experiment.sampler(exp, "ddim")
     config.coupling = base.part(base.couplings, "independent")
     experiment.sampler(experiment.build(config), "euler_maruyama")
+
+
+@pytest.mark.parametrize("network", PARTS)
+def test_the_adaptive_weight_makes_the_last_layers_gradients_equally_long(network):
+    """ratio |grad of denoising| = |grad of the map| in the last kernel, and nothing else is changed by it."""
+    config = base.on_levels(base.digits("ctm", intervals=4), "variance_exploding", "edm")
+    config.network = base.part(base.networks, network, **PARTS[network])
+
+    def gradient(adaptive, weights, params):
+        config.method.update(adaptive=adaptive, weights=weights)
+        exp = experiment.build(config)
+
+        def mean(student):
+            bound = step_.bind_roles(experiment.binds(exp), {"student": student}, {}, params, experiment.views(exp))
+            out = exp.method.losses["student"](bound, batch, keys, jnp.zeros((), jnp.int32))
+            return out.per_example.mean(), out.metrics
+
+        return jax.device_get(jax.jit(jax.grad(mean, has_aux=True))(params))
+
+    exp = experiment.build(config)
+    draw = np.random.default_rng(0)
+    params = jax.device_get(experiment.init(exp).params["student"])
+    params = jax.tree.map(lambda p: p + 0.1 * draw.standard_normal(p.shape, np.float32), params)
+    keys = rows.keys(jax.random.key(0), 0, 16)
+    batch = {**jax.tree.map(jnp.asarray, exp.dataset.train.batch(np.arange(16))), "x0": rows.normal(keys, (8, 8, 1))}
+    (map_, _), (flow, _) = (gradient(False, weights, params) for weights in ((1.0, 0.0), (0.0, 1.0)))
+    both, metrics = gradient(True, (1.0, 1.0), params)
+    layer, name = networks.load(network).last_kernel(params)
+    lengths = [np.linalg.norm(found[layer][name]) for found in (map_, flow)]
+    np.testing.assert_allclose(metrics["ratio"] * lengths[1], lengths[0], rtol=1e-3)
+    expected = jax.tree.map(lambda a, b: a + metrics["ratio"] * b, map_, flow)
+    for ours, theirs in zip(jax.tree.leaves(both), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs) + 1e-5
+    assert params[layer][name].size == max(p.size for p in jax.tree.leaves(params[layer]))
+
+
+def test_an_adaptive_weight_needs_a_last_layer(monkeypatch):
+    monkeypatch.delattr(networks.load("mlp"), "last_kernel")
+    config = small("ctm")
+    config.method.adaptive = True
+    with pytest.raises(UsageError, match=r"method\.adaptive reads the gradient in the network's last layer"):
+        experiment.train_step(experiment.build(config))
 
 
 def test_every_optimizer_in_a_config_takes_the_configs_options():
