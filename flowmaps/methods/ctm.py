@@ -66,7 +66,8 @@ def make(
     the path's clock: on `variance_exploding` Karras' levels. most_steps: the largest k. distance, huber: see
     weightings.distance. law: of r, see times.on_path, for one half of the rows; r is uniform on the first 0.7 of the
     path's clock for the other. data_std: of EDM's weight. weights: of the two terms. adaptive: multiplies the second
-    one by weightings.gradient_ratio of the rows at hand. target_decay: of the average.
+    one by weightings.gradient_ratio of the batch, or of each part of it that train.accumulate makes. target_decay: of
+    the average.
 
     Raises UsageError for fewer than 2 intervals, one of which would have to be taken without a target, more steps than
     intervals, or a teacher or last layer that is not there (with the first batch).
