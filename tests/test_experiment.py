@@ -494,6 +494,27 @@ def test_a_teachers_guidance_that_cannot_be_is_refused(tmp_path, changes, messag
         experiment.build(config)
 
 
+def test_a_student_of_every_scale_needs_a_guided_teacher_and_no_unlabelled_rows(tmp_path):
+    """It drops no label itself, and yet is sampled at a scale; its teacher has dropped some, or has a weaker one."""
+    for name, rate in (("always", 0.0), ("sometimes", 0.1)):
+        finished_run(tmp_path / name, dataset="digits", method_options={"label_dropout": rate})
+    config = small("latent_consistency", "digits", guidance={"scale": 2.0})
+    config.method.guidance = (1.0, 3.0)
+    config.teacher.workdir = str(tmp_path / "always")
+    with pytest.raises(
+        UsageError, match=r"method.guidance=\(1.0, 3.0\) needs a teacher that knows unlabelled data too"
+    ):
+        experiment.build(config)
+    config.teacher.weak = str(tmp_path / "sometimes")
+    experiment.build(config)
+    config.teacher.update(workdir=str(tmp_path / "sometimes"), weak=None)
+    exp = experiment.build(config)
+    assert exp.method.guidance is not None and config.method.label_dropout == 0
+    config.guidance.scale = 4.0
+    with pytest.raises(UsageError, match=r"guidance\.scale=4\.0 is not among what"):
+        experiment.build(config)
+
+
 def test_a_teacher_of_other_data_or_of_none_is_refused(tmp_path):
     finished_run(tmp_path)
     config = small(dataset="moons")
