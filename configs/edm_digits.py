@@ -3,6 +3,7 @@
 python main.py --config=configs/edm_digits.py --mode=train
 
 `:likelihood` trains on dequantised digits and measures bits a pixel of held-out ones.
+`:guided` learns without labels too, as a guided teacher must.
 """
 
 from configs import base
@@ -13,4 +14,4 @@ def get_config(variant=""):
     solver = "edm_heun(denoise=True)"
     config = base.denoiser(base.digits, "variance_exploding", "edm", solver, weighting="edm", law=law)
     likelihood = {"data.dequantise": True, "eval.metrics": ("fd_digits", "nll")}
-    return base.vary(config, variant, likelihood=likelihood)
+    return base.vary(config, variant, likelihood=likelihood, guided={"method.label_dropout": 0.1})

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -36,7 +37,7 @@ from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
-from flowmaps.types import Array, Method, Params, Roles, Sampler, Velocity, stage_ends
+from flowmaps.types import Array, Guided, LastLayer, Method, Params, Roles, Sampler, Velocity, stage_ends
 
 
 class Experiment(NamedTuple):
@@ -86,19 +87,15 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
     made |= {role: made["student"] for role, source in method.init.items() if source == "student"}
     dataset = load_data(config.data)
-    if config.guidance.scale != 1 and dataset.num_classes == 0:
-        raise UsageError(f"guidance.scale={config.guidance.scale} needs labels, and data {config.data.name!r} has none")
-    if config.guidance.scale != 1 and config.method.get("label_dropout", 1.0) == 0:
-        raise UsageError(
-            f"guidance.scale={config.guidance.scale} needs a network that knows unlabelled data too: train it with "
-            "method.label_dropout above 0, for example 0.1"
-        )
     if method.gaussian_source and not gaussian_source(config, dataset):
         raise UsageError(
             f"method {config.method.name!r} with these options needs a Gaussian source independent of the data: set "
             "coupling.name to 'independent' and leave out data.source"
         )
-    check_learned_guidance(config, method)
+    if method.guidance is None:
+        check_guidance(config, dataset)
+    else:
+        check_learned_guidance(config, method.guidance)
     check_prediction(config, method)
     if training:
         check_promoted_teacher(config, method)
@@ -138,11 +135,21 @@ def gaussian_source(config: ConfigDict, dataset: data.Dataset) -> bool:
     return config.coupling.name == "independent" and dataset.source is None
 
 
-def check_learned_guidance(config: ConfigDict, method: Method) -> None:
+def check_guidance(config: ConfigDict, dataset: data.Dataset) -> None:
+    """Raises UsageError where sampling is to leave out the label, and there is none, or the network always had it."""
+    scale = config.guidance.scale
+    if scale != 1 and dataset.num_classes == 0:
+        raise UsageError(f"guidance.scale={scale} needs labels, and data {config.data.name!r} has none")
+    if scale != 1 and config.method.get("label_dropout", 1.0) == 0:
+        raise UsageError(
+            f"guidance.scale={scale} needs a network that knows unlabelled data too: train it with "
+            "method.label_dropout above 0, for example 0.1"
+        )
+
+
+def check_learned_guidance(config: ConfigDict, learned: Guided) -> None:
     """Raises UsageError where sampling asks a network for guidance that it takes as an input and has not learned."""
-    learned, scale, interval = method.guidance, config.guidance.scale, tuple(config.guidance.interval)
-    if learned is None:
-        return
+    scale, interval = config.guidance.scale, tuple(config.guidance.interval)
     if not learned.low <= scale <= learned.high:
         raise UsageError(
             f"guidance.scale={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set it to "
@@ -200,20 +207,21 @@ def make_networks(
             f"method {config.method.name!r} trains a network for its role {missing[0]!r}, and the config gives none: "
             f"set config.players.{missing[0]}.network"
         )
-    given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
-
-    def of_model(model: models.Model) -> nn.Module:
-        section = model.config.network
-        outputs = model.method.heads * predictions.outputs(model.config.prediction.name)
-        wanted = {"outputs": outputs, "guided": model.method.guidance is not None}
-        return networks.make(section.name, **given, **wanted, **models.options(section))
 
     def of_role(section: ConfigDict) -> nn.Module:
+        given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
         return networks.make(section.name, **given, **models.options(section))
 
-    return {role: of_model(model) for role, model in made.items()} | {
-        role: of_role(config.players[role].network) for role in own
-    }
+    owned = {role: of_role(config.players[role].network) for role in own}
+    return {role: make_network(model, dataset) for role, model in made.items()} | owned
+
+
+def make_network(model: models.Model, dataset: data.Dataset) -> nn.Module:
+    """The network of a model, with as many outputs as are read and guidance where it has learned it."""
+    section, learned = model.config.network, model.method.guidance is not None
+    given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
+    outputs = model.method.heads * predictions.outputs(model.config.prediction.name)
+    return networks.make(section.name, **given, outputs=outputs, guided=learned, **models.options(section))
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
@@ -238,7 +246,7 @@ def init(exp: Experiment) -> TrainState:
         workdir, abstract = Path(exp.config.teacher[models.TEACHERS[role]]), abstract_state(exp).params[role]
         params[role] = trained.averaged_student(workdir, config, abstract)
     if trained.named(exp.config.init_from) is not None:
-        params["student"] = start_from(exp, Path(exp.config.init_from))
+        params["student"] = start_from(exp, Path(exp.config.init_from), params["student"])
     params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
     return start.replace(
         params=params,
@@ -271,6 +279,7 @@ def train_step(exp: Experiment) -> step_.Step:
         exp.method,
         binds=binds(exp),
         guide=partial(models.guided_teacher, exp.config, exp.method),
+        views=views(exp),
         coupling=exp.coupling,
         optimizers=exp.optimizers,
         mesh=exp.mesh,
@@ -309,6 +318,22 @@ def bind(exp: Experiment, role: str, params: Params) -> Callable:
     """The role's network with its parameters, its output read as its prediction says."""
     network = networks.bind(exp.networks[role], params)
     return exp.readings[role](network) if role in exp.readings else network
+
+
+def views(exp: Experiment) -> dict[str, step_.Bind]:
+    """The extra roles that are made of the student's parameters: "last_layer", where its network's file knows it."""
+    parts = networks.load(exp.config.network.name)
+    return {"last_layer": partial(last_layer, exp, parts.last_kernel)} if hasattr(parts, "last_kernel") else {}
+
+
+def last_layer(exp: Experiment, last_kernel: Callable[[Params], tuple[str, ...]], params: Params) -> LastLayer:
+    """The student as a function of its last kernel."""
+    flat, path = traverse_util.flatten_dict(params), last_kernel(params)
+
+    def with_kernel(kernel: Array) -> Velocity:
+        return bind(exp, "student", traverse_util.unflatten_dict({**flat, path: kernel}))
+
+    return LastLayer(flat[path], with_kernel)
 
 
 def student(exp: Experiment, params: Params) -> Velocity:
@@ -364,8 +389,9 @@ def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:
     return solvers.needs_gaussian_source(solver, learned_noise=readable)
 
 
-def start_from(exp: Experiment, workdir: Path) -> Params:
-    """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}.
+def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
+    """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}, and where this
+    one reads guidance one that does not starts as itself at every scale; `fresh` weights make it whole.
 
     Raises MissingError where there is no such run, UsageError where its network, prediction or path is another.
     """
@@ -377,10 +403,18 @@ def start_from(exp: Experiment, workdir: Path) -> Params:
             f"init_from={str(workdir)!r} is of another kind: its network has {method.heads} outputs, and this method "
             f"reads {exp.method.heads}"
         )
-    params = trained.averaged_student(workdir, config, abstract_state(exp).params["student"])
-    if not method.diagonal_only:
-        return params
-    return networks.load(config.network.name).without_end_time(params)
+    if method.guidance is not None and exp.method.guidance is None:
+        raise UsageError(
+            f"init_from={str(workdir)!r} is of another kind: its network reads guidance, this one does not"
+        )
+    network = make_network(models.Model(config, method, exp.interpolant), exp.dataset)
+    donor = abstract_state(exp._replace(networks={**exp.networks, "student": network})).params["student"]
+    params, parts = trained.averaged_student(workdir, config, donor), networks.load(config.network.name)
+    if method.diagonal_only:
+        params = parts.without_end_time(params)
+    if method.guidance is None and exp.method.guidance is not None:
+        params = parts.with_guidance_input(params, fresh)
+    return jax.device_put(params, state_shardings(exp).params["student"])
 
 
 def _create(exp: Experiment) -> TrainState:

@@ -99,11 +99,15 @@ def teacher_model(student: Model, teacher: ConfigDict) -> Model:
             f"teacher.workdir={config.teacher.workdir!r} knows states with a latent, which method "
             f"{config.method.name!r} does not make"
         )
-    guided = config.teacher.guidance.scale != 1 and trained.named(config.teacher.weak) is None
-    if guided and teacher.method.get("label_dropout", 0.0) == 0:
+    asked = f"teacher.guidance.scale={config.teacher.guidance.scale}"
+    if student.method.guidance is not None:
+        asked = f"method.guidance={config.method.guidance}"
+    guided = student.method.guidance is not None or config.teacher.guidance.scale != 1
+    alone = trained.named(config.teacher.weak) is None
+    if guided and alone and teacher.method.get("label_dropout", 0.0) == 0:
         raise UsageError(
-            f"teacher.guidance.scale={config.teacher.guidance.scale} needs a teacher that knows unlabelled data too: "
-            "train it with method.label_dropout above 0, or guide it by a weaker one, teacher.weak"
+            f"{asked} needs a teacher that knows unlabelled data too: train it with method.label_dropout above 0, or "
+            "guide it by a weaker one, teacher.weak"
         )
     if not same and (teacher.coupling.name, config.coupling.name) != ("independent", "independent"):
         raise UsageError(

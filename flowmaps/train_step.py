@@ -48,9 +48,11 @@ def make(
     seed: int,
     accumulate: int = 1,
     guide: Callable[[Roles], Roles] = lambda roles: roles,
+    views: Mapping[str, Bind] = {},
 ) -> Step:
     """The step of a method whose roles are `binds`, on a batch of rows cut over `mesh`, in `accumulate` parts. `guide`
-    makes the teacher that the losses see of the roles that are bound.
+    makes the teacher that the losses see of the roles that are bound; `views` are extra roles that are made of the
+    student's parameters.
 
     Rows have keys of their own, from (seed, step, row): one stream draws the source, one serves each player's loss.
     Metrics of players other than the student carry the player's name; those of a step without its update are NaN.
@@ -77,7 +79,7 @@ def make(
 
         def loss(mine: dict[str, Params], part: tuple[Batch, Keys]) -> tuple[Array, Metrics]:
             rest = {role: p for role, p in state.params.items() if role not in mine}
-            roles = guide(bind_roles(binds, mine, rest, state.target))
+            roles = guide(bind_roles(binds, mine, rest, state.target, views))
             value = method.losses[player](roles, *part, state.step)
             return value.per_example.mean(), dict(value.metrics)
 
@@ -98,19 +100,22 @@ def bind_roles(
     trained: Mapping[str, Params],
     others: Mapping[str, Params],
     target: Params | None = None,
+    views: Mapping[str, Bind] = {},
 ) -> Roles:
     """Roles whose gradient reaches the parameters `trained` and no others.
 
-    The target is the student with stopped parameters where `target`, its moving average, is None.
+    The target is the student with stopped parameters where `target`, its moving average, is None. `views` see the
+    student's parameters stopped.
     """
     params = {**trained, **lax.stop_gradient(others)}
     bound = {role: binds[role](p) for role, p in params.items()}
     average = params["student"] if target is None else target
+    seen = {role: view(lax.stop_gradient(params["student"])) for role, view in views.items()}
     return Roles(
         student=bound["student"],
         target=binds["student"](lax.stop_gradient(average)),
         teacher=bound.get("teacher"),
-        extras={role: f for role, f in bound.items() if role not in ("student", "teacher")},
+        extras={role: f for role, f in bound.items() if role not in ("student", "teacher")} | seen,
     )
 
 

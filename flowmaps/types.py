@@ -100,6 +100,19 @@ class Roles(NamedTuple):
     """Other networks by role: log-variance head, critic, fake score, features."""
 
 
+class LastLayer(NamedTuple):
+    """The student as a function of the kernel of its network's last layer, all its other parameters stopped: the extra
+    role "last_layer", a view of the student and no network of its own."""
+
+    kernel: Array
+    """The student's own, stopped."""
+    student: Callable[[Array], Velocity]
+
+    def __call__(self, kernel: Array) -> Velocity:
+        """The student with another last kernel."""
+        return self.student(kernel)
+
+
 class Loss(NamedTuple):
     """What a loss gives back; the train step takes the mean, once."""
 

@@ -1,7 +1,9 @@
 """From residuals [B, ...] to losses [B]."""
 
 import math
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
@@ -36,6 +38,13 @@ def pseudo_huber(squares: Row, constant: float) -> Row:
 def log_variance(squares: Row, weight: Row) -> Row:
     """exp(-w) |r|^2 + w with a learned w (EDM2, arXiv:2312.02696, eq. 21; arXiv:2505.18825, eq. 19)."""
     return jnp.exp(-weight) * squares + weight
+
+
+def gradient_ratio(one: Callable[[Array], Array], other: Callable[[Array], Array], point: Array) -> Float[Array, ""]:
+    """|grad one| / (|grad other| + 1e-4) at `point`, at most 1e4 and stopped: the weight at which the gradient of
+    `other` is as long as that of `one` (VQGAN, arXiv:2012.09841, eq. 7). One and other are means over rows."""
+    first, second = (jnp.linalg.norm(jax.grad(f)(point).ravel()) for f in (one, other))
+    return stop_gradient(jnp.minimum(first / (second + 1e-4), 1e4))
 
 
 def distance(residual: Float[Array, "b *d"], name: str, huber: float) -> Row:

@@ -120,6 +120,23 @@ def euler_map(oracle: closed_forms.Oracle, steps: int, smallest: str) -> Velocit
     return velocity
 
 
+def skipping_map(oracle: closed_forms.Oracle, step: float, count: int) -> Velocity:
+    """The average velocity of at most `count` Euler steps of one size, the last no longer than what is left: where
+    latent consistency models rest on the path LINEAR, whose ends DDIM holds; on the diagonal b_s."""
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        def advance(carry, _):
+            moved, time = carry
+            h = jnp.minimum(step, t - time)
+            return (moved + expand(h, x) * oracle.velocity(moved, time), time + h), None
+
+        moved = jax.lax.scan(advance, (x, s), None, length=count)[0][0]
+        off = (t > s)[:, None]
+        return jnp.where(off, (moved - x) / jnp.where(off, (t - s)[:, None], 1.0), oracle.velocity(x, s))
+
+    return velocity
+
+
 def regressed_map(following: Callable, steps: int, interpolant=LINEAR) -> Velocity:
     """Where consistency training with a finite step rests on the law `gaussian`: X_{s,t}(x) = E[X_{u,t}(x_u) | x_s = x]
     with u = following(s, t), a product of at most `steps` regressions of x_u on x_s; on the diagonal b_s."""

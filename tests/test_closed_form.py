@@ -20,6 +20,7 @@ from laws import (
     gradients,
     interpolated,
     regressed_map,
+    skipping_map,
     stray,
 )
 
@@ -61,8 +62,9 @@ VARIANTS = {
     "facm": [{**UNWEIGHTED, "law": ("uniform",)}, {"cosine": 0.0}],
     "align_your_flow": [{**WHOLE, "most": 1.0, "constant": 0.0}, {**WHOLE, "most": 1.0}],
     "flow_map_distillation": [{}, {"objective": "direct"}],
+    "latent_consistency": [{"chain": 8, "skip": 1}, {"chain": 8, "skip": 3}],
     "imm": [{"group": 16, "halvings": 16}],
-    "ctm": [{"intervals": 8}],
+    "ctm": [{"intervals": 8}, {"intervals": 8, "leg": "ddim", "most_steps": 5}],
     "truncated_consistency": [{"stage": 2, "boundary": 0.3, "huber": 1.0}],
     "progressive_distillation": [{"space": "velocity"}, {"space": "velocity", "inputs": "noise", "first": 4}],
 }
@@ -90,14 +92,20 @@ def gaussian_alone(name: str, options: dict) -> bool:
         "continuous_consistency": options.get("constant", 1.0) > 0,
         "align_your_flow": options.get("constant", 1.0) > 0,
         "facm": options.get("constant", 0.0) < 1,
-    }.get(name, name in ("consistency", "truncated_consistency", "alpha_flow", "ctm", "imm"))
+        "ctm": options.get("leg", "path") == "path",
+    }.get(name, name in ("consistency", "truncated_consistency", "alpha_flow", "imm"))
 
 
 def fixed_point(name: str, options: dict, law: str):
     """The map at which the method rests: the exact one, but for shortcut models Euler's on their grid of times, for
-    those that take the path's own step a product of regressions, and for methods with heads the heads that make it."""
+    those that learn from a teacher's steps these, for those that take the path's own step a product of regressions, and
+    for methods with heads the heads that make it."""
     if name == "shortcut":
         return euler_map(LAWS[law](), 2 ** options["levels"], options.get("smallest", "instantaneous"))
+    if name == "latent_consistency":
+        return skipping_map(LAWS[law](), options["skip"] / options["chain"], -(-options["chain"] // options["skip"]))
+    if name == "ctm" and options.get("leg") == "ddim":
+        return euler_map(LAWS[law](), options["intervals"], "instantaneous")
     if name == "stochastic_interpolant":
         return interpolated(law, getattr(stochastic_interpolant, options["latent"])(options["scale"]).value)
     if name == "improved_mean_flow":

@@ -6,7 +6,7 @@ import pytest
 from laws import LINEAR
 
 from flowmaps import methods, networks, rows
-from flowmaps.types import Roles
+from flowmaps.types import LastLayer, Roles
 
 BATCH = 256
 FLOORS = {
@@ -40,7 +40,11 @@ FLOORS = {
     ("flow_map_distillation", ("objective", "eulerian")): 6 + 1,
     ("flow_map_distillation", ("objective", "direct")): 11,  # the way back 1 and 2, the way forth 2 and 6
     ("flow_map_distillation", ("objective", "progressive")): 3 + 2,
+    ("latent_consistency",): 4 + 1,
+    ("latent_consistency", ("leg", "heun")): 4 + 2,
     ("ctm",): 10,  # map 3, aim 1, both to the end 2 and back to the input 1, denoising 3
+    ("ctm", ("adaptive", True)): 10,  # its passes are the loss's own, but for the last layer
+    ("ctm", ("leg", "heun"), ("most_steps", 5)): 10 + 2,  # of the teacher's steps, a loop, one is counted
     ("improved_mean_flow",): 0.5 * 3 + 0.5 * 5,
     ("improved_mean_flow", ("guidance", (1.0, 8.0)), ("label_dropout", 0.1)): 0.5 * 4 + 0.5 * 6,
     # Guided legs at the smallest step alone:
@@ -64,11 +68,20 @@ def test_a_step_costs_its_floor(case):
     x = rows.normal(keys, (64,))
     label = jnp.zeros(BATCH, jnp.int32)
 
+    def last_layer(params):
+        layer, name = networks.load("mlp").last_kernel(params)
+
+        def student(kernel):
+            return networks.bind(module, {**params, layer: {**params[layer], name: kernel}})
+
+        return LastLayer(params[layer][name], student)
+
     def gradient(params, teacher, x0, x1):
         def loss(params):
-            stopped = networks.bind(module, jax.lax.stop_gradient(params))
+            still = jax.lax.stop_gradient(params)
             batch = {"x0": x0, "x1": x1, "label": label}
-            roles = Roles(networks.bind(module, params), stopped, networks.bind(module, teacher))
+            extras = {"last_layer": last_layer(still)}
+            roles = Roles(*(networks.bind(module, p) for p in (params, still, teacher)), extras)
             return method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32)).per_example.mean()
 
         return jax.grad(loss)(params)

@@ -11,7 +11,19 @@ import small_runs
 from jax.sharding import PartitionSpec as P
 
 from configs import base
-from flowmaps import couplings, data, experiment, interpolants, methods, models, networks, optimizers, trained, workdir
+from flowmaps import (
+    couplings,
+    data,
+    experiment,
+    interpolants,
+    methods,
+    models,
+    networks,
+    optimizers,
+    rows,
+    trained,
+    workdir,
+)
 from flowmaps import train_step as step_
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
@@ -36,7 +48,7 @@ def batches(exp, config):
     return (experiment.global_batch(exp, batch) for batch in loader)
 
 
-NEEDS_A_TEACHER = ("flow_map_distillation", "truncated_consistency")
+NEEDS_A_TEACHER = ("flow_map_distillation", "latent_consistency", "truncated_consistency")
 STARTS_FROM_A_MODEL = ("progressive_distillation",)
 ON_TRAJECTORIES = ("reflow", "knowledge_distillation", "consistency_mid_training")
 
@@ -318,6 +330,58 @@ def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, ne
     assert np.abs(donor(x, s, t, cond) - donor(x, s, s, cond)).max() > 1e-2
 
 
+PARTS = {
+    "mlp": {"width": 64, "depth": 2},
+    "dit": {"patch": 2, "width": 64, "depth": 1, "heads": 2},
+    "unet": {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4,)},
+}
+
+
+@pytest.mark.parametrize("network", PARTS)
+def test_a_guided_student_starts_as_the_unguided_model_that_it_comes_from(tmp_path, network):
+    """At every scale and interval, of a guided diffusion model's weights, and its new weights learn."""
+    config = base.digits("diffusion", label_dropout=0.1)
+    config.network = base.part(base.networks, network, **PARTS[network])
+    config.mesh.fsdp = 4
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    draw = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: p + 0.3 * draw.standard_normal(p.shape, np.float32), state.ema["0.999"])
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(3, state.replace(ema={"0.999": params}), {"position": 3}, {}, wait=True)
+    (tmp_path / "config.json").write_text(json.dumps(workdir.plain(config)))
+    donor = networks.bind(exp.networks["student"], jax.device_get(params))
+
+    config.method = base.part(base.methods, "latent_consistency", guidance=(1.0, 3.0), chain=10, skip=2)
+    config.teacher.workdir = config.init_from = str(tmp_path)
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    jax.tree.map(lambda a, b: chex.assert_equal(a.sharding, b.sharding), state, experiment.abstract_state(exp))
+    started = jax.device_get(state.params["student"])
+    student = networks.bind(exp.networks["student"], started)
+    x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    s, t, cond = jnp.linspace(0, 0.9, 6), jnp.linspace(1, 0.2, 6), {"label": jnp.arange(6, dtype=jnp.int32)}
+    expected = donor(x, s, s, cond)
+    for interval in ((0.0, 1.0), (0.2, 0.7)):
+        asked = with_guidance(cond, jnp.linspace(1, 3, 6), interval)
+        np.testing.assert_allclose(student(x, s, t, asked), expected, atol=3e-5 * np.abs(expected).max())
+
+    stream, step = batches(exp, config), experiment.train_step(exp)
+    for _ in range(3):
+        state, _ = step(state, next(stream))
+    after = jax.device_get(state.params["student"])
+    added = {"mlp": after["Dense_0"]["kernel"][-3:]} if network == "mlp" else after["TimeAndLabel_0"]["Dense_2"]
+    assert all(np.abs(p).max() > 0 for p in jax.tree.leaves(added))
+
+
+def test_a_guided_model_is_no_start_of_an_unguided_one(tmp_path):
+    finished_run(tmp_path, method="tvm", dataset="digits", method_options=dict(guidance=(1.0, 2.0), label_dropout=0.1))
+    config = small("tvm", "digits")
+    config.init_from = str(tmp_path)
+    with pytest.raises(UsageError, match="is of another kind: its network reads guidance, this one does not"):
+        experiment.init(experiment.build(config))
+
+
 def test_a_trained_run_is_a_frozen_teacher(tmp_path):
     """Restored with its own network, prediction and average; a step leaves it as it is; and it is in the checkpoint."""
     donor = finished_run(tmp_path, method="flow_matching", width=16)
@@ -451,6 +515,27 @@ def test_a_teachers_guidance_that_cannot_be_is_refused(tmp_path, changes, messag
         experiment.build(config)
 
 
+def test_a_student_of_every_scale_needs_a_guided_teacher_and_no_unlabelled_rows(tmp_path):
+    """It drops no label itself, and yet is sampled at a scale; its teacher has dropped some, or has a weaker one."""
+    for name, rate in (("always", 0.0), ("sometimes", 0.1)):
+        finished_run(tmp_path / name, dataset="digits", method_options={"label_dropout": rate})
+    config = small("latent_consistency", "digits", guidance={"scale": 2.0})
+    config.method.guidance = (1.0, 3.0)
+    config.teacher.workdir = str(tmp_path / "always")
+    with pytest.raises(
+        UsageError, match=r"method.guidance=\(1.0, 3.0\) needs a teacher that knows unlabelled data too"
+    ):
+        experiment.build(config)
+    config.teacher.weak = str(tmp_path / "sometimes")
+    experiment.build(config)
+    config.teacher.update(workdir=str(tmp_path / "sometimes"), weak=None)
+    exp = experiment.build(config)
+    assert exp.method.guidance is not None and config.method.label_dropout == 0
+    config.guidance.scale = 4.0
+    with pytest.raises(UsageError, match=r"guidance\.scale=4\.0 is not among what"):
+        experiment.build(config)
+
+
 def test_a_teacher_of_other_data_or_of_none_is_refused(tmp_path):
     finished_run(tmp_path)
     config = small(dataset="moons")
@@ -473,6 +558,48 @@ def test_a_start_without_the_score_is_refused_to_solvers_that_need_it():
     experiment.sampler(exp, "ddim")
     config.coupling = base.part(base.couplings, "independent")
     experiment.sampler(experiment.build(config), "euler_maruyama")
+
+
+@pytest.mark.parametrize("network", PARTS)
+def test_the_adaptive_weight_makes_the_last_layers_gradients_equally_long(network):
+    """ratio |grad of denoising| = |grad of the map| in the last kernel, and nothing else is changed by it."""
+    config = base.on_levels(base.digits("ctm", intervals=4), "variance_exploding", "edm")
+    config.network = base.part(base.networks, network, **PARTS[network])
+
+    def gradient(adaptive, weights, params):
+        config.method.update(adaptive=adaptive, weights=weights)
+        exp = experiment.build(config)
+
+        def mean(student):
+            bound = step_.bind_roles(experiment.binds(exp), {"student": student}, {}, params, experiment.views(exp))
+            out = exp.method.losses["student"](bound, batch, keys, jnp.zeros((), jnp.int32))
+            return out.per_example.mean(), out.metrics
+
+        return jax.device_get(jax.jit(jax.grad(mean, has_aux=True))(params))
+
+    exp = experiment.build(config)
+    draw = np.random.default_rng(0)
+    params = jax.device_get(experiment.init(exp).params["student"])
+    params = jax.tree.map(lambda p: p + 0.1 * draw.standard_normal(p.shape, np.float32), params)
+    keys = rows.keys(jax.random.key(0), 0, 16)
+    batch = {**jax.tree.map(jnp.asarray, exp.dataset.train.batch(np.arange(16))), "x0": rows.normal(keys, (8, 8, 1))}
+    (map_, _), (flow, _) = (gradient(False, weights, params) for weights in ((1.0, 0.0), (0.0, 1.0)))
+    both, metrics = gradient(True, (1.0, 1.0), params)
+    layer, name = networks.load(network).last_kernel(params)
+    lengths = [np.linalg.norm(found[layer][name]) for found in (map_, flow)]
+    np.testing.assert_allclose(metrics["ratio"] * lengths[1], lengths[0], rtol=1e-3)
+    expected = jax.tree.map(lambda a, b: a + metrics["ratio"] * b, map_, flow)
+    for ours, theirs in zip(jax.tree.leaves(both), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs) + 1e-5
+    assert params[layer][name].size == max(p.size for p in jax.tree.leaves(params[layer]))
+
+
+def test_an_adaptive_weight_needs_a_last_layer(monkeypatch):
+    monkeypatch.delattr(networks.load("mlp"), "last_kernel")
+    config = small("ctm")
+    config.method.adaptive = True
+    with pytest.raises(UsageError, match=r"method\.adaptive reads the gradient in the network's last layer"):
+        experiment.train_step(experiment.build(config))
 
 
 def test_every_optimizer_in_a_config_takes_the_configs_options():

@@ -251,6 +251,24 @@ def test_guidance_is_an_input_whose_absence_is_scale_one(name):
         assert np.abs(other - net(x, s, t, cond)).max() > 1e-3
 
 
+@pytest.mark.float64
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_is_affine_in_its_last_kernel(name):
+    """Without it nothing of x is left, but the last bias."""
+    module = build(name)
+    params = perturbed(module)
+    layer, part = networks.load("mlp" if name == "residual" else name).last_kernel(params)
+    x, s, t, cond = inputs(module)
+
+    def at(scale):
+        kernel = scale * params[layer][part]
+        return bound(module, {**params, layer: {**params[layer], part: kernel}})(x, s, t, cond)
+
+    np.testing.assert_allclose(at(2.0) - at(1.0), at(1.0) - at(0.0), atol=1e-12)
+    np.testing.assert_allclose(at(0.0), np.broadcast_to(at(0.0)[:1], x.shape), atol=1e-12)
+    assert np.abs(at(1.0) - at(0.0)).max() > 1e-3
+
+
 def test_a_network_without_the_input_is_refused():
     with pytest.raises(UsageError, match="network 'log_variance' takes no guidance as an input"):
         networks.make("log_variance", shape=(2,), num_classes=0, guided=True)

@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 from jaxtyping import Bool, Float
 
 from flowmaps import rows
 from flowmaps.errors import UsageError
-from flowmaps.guidance import without_labels
+from flowmaps.guidance import with_guidance, without_labels
 from flowmaps.identities import tangent
 from flowmaps.interpolants import Interpolant
-from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Guided, Keys, Loss, Roles, Velocity
+from flowmaps.solvers import steps
+from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Guided, Keys, LastLayer, Loss, Roles, Velocity
 from flowmaps.weightings import squared
 
 Row = Float[Array, " b"]
@@ -52,6 +54,23 @@ def velocity_of(
     return point.velocity if source == "path" else teacher(roles)(point.x, t, t, cond, dropout=dropout)
 
 
+def teacher_step(
+    leg: Literal["ddim", "heun"], roles: Roles, interpolant: Interpolant, x: Points, s: Row, u: Row, cond: Cond
+) -> Points:
+    """x_u by one step of the teacher's flow from x_s, see solvers/steps.py; stopped."""
+    return stop_gradient(steps.STEPS[leg](teacher(roles), interpolant, x, s, u, cond))
+
+
+def last_layer(roles: Roles) -> LastLayer:
+    """The student as a function of its last kernel. Raises UsageError where its network names no last layer."""
+    if "last_layer" not in roles.extras:
+        raise UsageError(
+            "method.adaptive reads the gradient in the network's last layer, which this network does not name: set "
+            "method.adaptive to False, or give its file a last_kernel"
+        )
+    return roles.extras["last_layer"]
+
+
 def check_unit_interval(name: str, interpolant: Interpolant) -> None:
     """Raises UsageError for a path on other times than [0, 1]."""
     if (interpolant.t_min, interpolant.t_max) != (0.0, 1.0):
@@ -70,19 +89,38 @@ def warmup(steps: int, total_steps: int) -> Callable[[Array], Array]:
     return lambda step: jnp.minimum(1.0, step / steps) if steps else jnp.ones(())
 
 
-def trained_guidance(scales: tuple[float, float], label_dropout: float, *, intervals: bool) -> Guided | None:
+def guidance_input(scales: tuple[float, float], *, intervals: bool) -> Guided | None:
     """What a network learns that is asked for scales between two, and for their intervals too; None for (1, 1).
 
-    Raises UsageError for scales that do not rise from above 0, or without rows that have no label.
+    Raises UsageError for scales that do not rise from above 0.
     """
     low, high = scales
     if (low, high) == (1.0, 1.0):
         return None
     if not 0 < low <= high:
         raise UsageError(f"method.guidance={scales} must be two rising scales above 0")
-    if label_dropout == 0:
-        raise UsageError(f"method.guidance={scales} needs method.label_dropout above 0, for example 0.1")
     return Guided(low, high, intervals)
+
+
+def trained_guidance(scales: tuple[float, float], label_dropout: float, *, intervals: bool) -> Guided | None:
+    """`guidance_input` of a network that is guided by what it says itself without a label.
+
+    Raises UsageError as that does, or without rows that have no label.
+    """
+    learned = guidance_input(scales, intervals=intervals)
+    if learned is not None and label_dropout == 0:
+        raise UsageError(f"method.guidance={scales} needs method.label_dropout above 0, for example 0.1")
+    return learned
+
+
+def drawn_scale(learned: Guided, keys: Keys) -> Row:
+    """A scale for each row, uniform among those that are learned."""
+    return learned.low + (learned.high - learned.low) * rows.uniform(keys)
+
+
+def ask_guidance(cond: Cond, learned: Guided | None, keys: Keys) -> Cond:
+    """The condition in which student and teacher are asked for a drawn scale; as it is where none is learned."""
+    return cond if learned is None else with_guidance(cond, drawn_scale(learned, keys))
 
 
 def unlabelled(cond: Cond) -> Bool[Array, " b"]:

@@ -21,14 +21,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import identities, rows, samplers, times, weightings
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
-from flowmaps.solvers import steps
 from flowmaps.times import Pair
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
 
@@ -136,7 +134,7 @@ def make(
         s, u = pair(law_of_s(rows.fold(keys, 1)), step)
         x_s, x_u = (interpolant.point(batch["x0"], batch["x1"], t) for t in (s, u))
         if leg != "path":
-            x_u = stop_gradient(steps.STEPS[leg](_terms.teacher(roles), interpolant, x_s, s, u, cond))
+            x_u = _terms.teacher_step(leg, roles, interpolant, x_s, s, u, cond)
         ends, dropout = jnp.full_like(s, end), rows.fold(keys, 2)
         residual = identities.consistency(roles.student, roles.target, (x_s, x_u), s, u, ends, cond, dropout)
         far = weightings.distance(residual, distance, huber)

@@ -53,8 +53,7 @@ def make(
         scale = jnp.ones_like(r)
         if learned is not None:
             unlabelled = with_guidance(without_labels(cond), scale)
-            drawn = learned.low + (learned.high - learned.low) * rows.uniform(rows.fold(keys, 4))
-            scale = jnp.where(_terms.unlabelled(cond), scale, drawn)
+            scale = jnp.where(_terms.unlabelled(cond), scale, _terms.drawn_scale(learned, rows.fold(keys, 4)))
             cond = with_guidance(cond, scale)
 
         x, velocity = _terms.path_point(interpolant, batch, r)

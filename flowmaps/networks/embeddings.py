@@ -76,3 +76,9 @@ def without_end_time(params: Params) -> Params:
     constant = kernel[width + width // 2 :].sum(0)
     changed = {"kernel": kernel.at[width:].set(0), "bias": first["bias"] + constant}
     return {**params, "Dense_1": {**first, **changed}}
+
+
+def with_guidance_input(params: Params, fresh: Params) -> Params:
+    """The parameters of a guided TimeAndLabel that at every scale gives what the unguided one of `params` does: the
+    second layer of the guidance's network has no weight. Its first is the fresh one's, without which neither learns."""
+    return {**params, "Dense_2": jax.tree.map(jnp.zeros_like, fresh["Dense_2"]), "Dense_3": fresh["Dense_3"]}

@@ -65,10 +65,23 @@ class Mlp(nn.Module):
         return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
 
 
+def last_kernel(params: Params) -> tuple[str, ...]:
+    """Where the last layer's kernel is in the parameters."""
+    return f"Dense_{sum(name.startswith('Dense') for name in params) - 1}", "kernel"
+
+
 def without_end_time(params: Params) -> Params:
     """The parameters with which v_{s,t} is v_{s,s}: the second input, t - s, has no weight."""
     first = params["Dense_0"]
     return {**params, "Dense_0": {**first, "kernel": first["kernel"].at[1].set(0)}}
+
+
+def with_guidance_input(params: Params, fresh: Params) -> Params:
+    """The parameters of a guided network, `fresh` ones of which are given, that at every scale is the unguided one of
+    `params`: the inputs of guidance, which come last, have no weight."""
+    first, rows = params["Dense_0"], fresh["Dense_0"]["kernel"].shape[0]
+    kernel = jnp.pad(first["kernel"], ((0, rows - first["kernel"].shape[0]), (0, 0)))
+    return {**params, "Dense_0": {**first, "kernel": kernel}}
 
 
 make = Mlp

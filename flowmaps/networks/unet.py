@@ -160,9 +160,21 @@ class UNet(nn.Module):
         return jnp.zeros((2, *self.shape)), jnp.zeros(2), jnp.ones(2), {}
 
 
+def last_kernel(params: Params) -> tuple[str, ...]:
+    """Where the last layer's kernel is in the parameters."""
+    return "Conv_1", "kernel"
+
+
 def without_end_time(params: Params) -> Params:
     """The parameters with which v_{s,t} is v_{s,s}."""
     return {**params, "TimeAndLabel_0": embeddings.without_end_time(params["TimeAndLabel_0"])}
+
+
+def with_guidance_input(params: Params, fresh: Params) -> Params:
+    """The parameters of a guided network, `fresh` ones of which are given, that at every scale is the unguided one of
+    `params`."""
+    name = "TimeAndLabel_0"
+    return {**params, name: embeddings.with_guidance_input(params[name], fresh[name])}
 
 
 make = UNet
