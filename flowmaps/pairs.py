@@ -91,7 +91,11 @@ def begin(folder: Path, made: dict[str, Any]) -> None:
                 f"{folder} holds other pairs, {name} {there.get(name)} and not {made[name]}: remove the folder, or "
                 "make the same"
             )
-    elif jax.process_index() == 0:
+    if jax.process_index() > 0:
+        return
+    for cut_short in folder.glob(".pairs-*"):
+        cut_short.unlink()
+    if not path.is_file():
         write_whole(path, json.dumps({**made, "environment": runs.environment()}, indent=2) + "\n")
 
 

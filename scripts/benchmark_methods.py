@@ -2,13 +2,16 @@
 
     python -m scripts.benchmark_methods --cores=0,1
     python -m scripts.benchmark_methods lsd_checker mean_flow_checker --steps-checker=20000 --seeds=0
+    python -m scripts.benchmark_methods --distilled --cores=0,1
 
 Without names: all configs of the two data sets whose method learns more than the diagonal from data alone, and flow
-matching. A run is a job of main.py on one core, in runs/benchmark/DATA_STEPS/CONFIG_seedN. After an interruption the
-same command goes on: finished runs are kept, others resume. At the end, for each data set: the page of --mode=compare
-beside the runs, a table on standard output, and results/benchmark_DATA.jsonl, a line with the command, the machine,
-versions and what training cost, then a line for each measurement. The numbers of steps are fixed; the table has the
-seconds that training was to take and those that were logged.
+matching; with --distilled all that learn from a trained model, beside these models, which are trained, and their pairs
+made, where they are not in runs/. A run is a job of main.py on one core, in runs/benchmark/DATA_STEPS/CONFIG_seedN.
+After an interruption the same command goes on: finished runs are kept, others resume. At the end, for each data set:
+the page of --mode=compare beside the runs, a table on standard output, and results/benchmark_DATA.jsonl (or
+distilled_DATA.jsonl), a line with the command, the machine, versions and what training cost, then a line for each
+measurement. The numbers of steps are fixed; the table has the seconds that training was to take and those that were
+logged.
 """
 
 import argparse
@@ -26,6 +29,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from configs import base
 from flowmaps import experiment, measurements, workdir
 from flowmaps.files import write_whole
@@ -37,6 +42,11 @@ TARGET = 180
 """Seconds of training a run on one core, that is 90 a run on two cores, which these steps keep to but for the methods
 that cost most."""
 BASELINE = "flow_matching"
+
+
+PAIRS = {"checker": 200_000, "digits": 50_000}
+"""Those that students learn from."""
+PAIR_STEPS = 32
 
 
 class Job(NamedTuple):
@@ -53,23 +63,74 @@ def dataset(config: str) -> str:
     return config.rpartition("_")[2]
 
 
+def all_configs() -> list[str]:
+    """The configs of the two data sets."""
+    return sorted(path.stem for path in Path("configs").glob("*.py") if dataset(path.stem) in BUNDLES)
+
+
 def few_step_configs() -> list[str]:
-    """The configs of the two data sets whose method learns the map off the diagonal, and the baseline."""
-    names = sorted(path.stem for path in Path("configs").glob("*.py") if dataset(path.stem) in BUNDLES)
-    return [name for name in names if name.startswith(BASELINE) or learns_map_from_data(name)]
+    """Those whose method learns the map off the diagonal from data alone, and the baseline."""
+    return [name for name in all_configs() if name.startswith(BASELINE) or learns_map_from_data(name)]
+
+
+def distilled_configs() -> list[str]:
+    """Those that learn from a trained model."""
+    return [name for name in all_configs() if learned_from(read(name))]
 
 
 def learns_map_from_data(name: str) -> bool:
-    """Whether a config's method trains more than v_{t,t}, and no teacher is needed."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    return config.teacher.workdir is None and not experiment.build(config).method.diagonal_only
+    """Whether a config's method trains more than v_{t,t}, and no trained model is needed."""
+    config = read(name)
+    return not learned_from(config) and not experiment.build(config).method.diagonal_only
+
+
+def read(name: str) -> ConfigDict:
+    """The config of that name."""
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def learned_from(config: ConfigDict) -> list[str]:
+    """The names of the configs whose runs it names."""
+    named = {config.teacher.workdir, config.init_from} - {None}
+    return sorted(Path(workdir).name for workdir in named)
+
+
+def prepare(names: Sequence[str]) -> list[Path]:
+    """Trains the models that the configs learn from and makes their pairs, where they are not there yet; their
+    workdirs."""
+    found = []
+    for name in names:
+        config = read(name)
+        for model in learned_from(config):
+            found += [*prepare([model]), Path("runs", model)]
+            if not (found[-1] / "report.html").is_file():
+                main_py(f"--config=configs/{model}.py", "--mode=train")
+        if "pairs" in config.coupling and not Path(config.coupling.pairs).is_dir():
+            main_py(*pairs_command(config))
+    return list(dict.fromkeys(found))
+
+
+def pairs_command(config: ConfigDict) -> list[str]:
+    """What makes the pairs that a config names: by Heun's method where their model has no solver of its own."""
+    folder = Path(config.coupling.pairs)
+    model, points = folder.parent.name, 16 if folder.name == "trajectories" else 1
+    sample = {"pairs": PAIRS[dataset(model)], "points": points, "steps": f"({PAIR_STEPS},)"}
+    if not read(model).sample.solver:
+        sample["solver"] = "heun"
+    fields = (f"--config.sample.{name}={value}" for name, value in sample.items())
+    return [f"--config=configs/{model}.py", "--mode=sample", *fields]
+
+
+def main_py(*arguments: str) -> None:
+    """Runs main.py."""
+    subprocess.run([sys.executable, "main.py", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def check(name: str) -> None:
     """Exits where the config is not of these data sets, or has another network or batch than the others."""
     if dataset(name) not in BUNDLES or not Path(f"configs/{name}.py").is_file():
         sys.exit(f"{name} is not the name of a config of {' or '.join(BUNDLES)}")
-    config, bundle = importlib.import_module(f"configs.{name}").get_config(), BUNDLES[dataset(name)](BASELINE)
+    config, bundle = read(name), BUNDLES[dataset(name)](BASELINE)
     config.network.scale = bundle.network.scale  # the unit of its inputs belongs to the path
     if config.network != bundle.network or config.train.batch_size != bundle.train.batch_size:
         sys.exit(f"{name} has another network or batch size than {BASELINE}_{dataset(name)}")
@@ -113,9 +174,9 @@ def finished(job: Job) -> bool:
     return (job.workdir / "report.html").is_file()
 
 
-def compare(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+def compare(found: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     """What --mode=compare says of each config."""
-    workdirs, output = ",".join(str(job.workdir) for job in jobs), jobs[0].workdir.parent / "comparison"
+    workdirs = ",".join(map(str, found))
     command = [sys.executable, "main.py", "--mode=compare", f"--workdir={workdirs}", f"--output={output}"]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(said.splitlines()[-1])["lines"]
@@ -150,12 +211,13 @@ def about(cores: Sequence[str]) -> dict[str, Any]:
     return {"command": command, "machine": machine, "commit": workdir.commit(), "versions": workdir.versions()}
 
 
-def conclude(jobs: Sequence[Job], cores: Sequence[str]) -> None:
-    """Compares the runs of a data set, writes the results and prints their table."""
-    lines, data, steps = compare(jobs), dataset(jobs[0].config), jobs[0].steps
-    rows = [row for job in jobs for row in measurements.read(job.workdir / "eval" / "measurements.jsonl")]
+def conclude(name: str, jobs: Sequence[Job], models: Sequence[Path], cores: Sequence[str]) -> None:
+    """Compares the runs of a data set beside what they learned from, writes the results and prints their table."""
+    data, steps, found = dataset(jobs[0].config), jobs[0].steps, [*models, *(job.workdir for job in jobs)]
+    lines = compare(found, jobs[0].workdir.parent / f"comparison_{name}")
+    rows = [row for workdir in found for row in measurements.read(workdir / "eval" / "measurements.jsonl")]
     first = {**about(cores), "target_seconds": TARGET, "steps": steps, "lines": lines}
-    write_whole(Path(f"results/benchmark_{data}.jsonl"), "".join(json.dumps(r) + "\n" for r in (first, *rows)))
+    write_whole(Path(f"results/{name}_{data}.jsonl"), "".join(json.dumps(r) + "\n" for r in (first, *rows)))
     sys.stdout.write(f"{data}, {steps:,} steps\n\n{table(lines)}\n\n")
 
 
@@ -167,8 +229,10 @@ def main() -> None:
         parser.add_argument(f"--steps-{name}", type=int, default=steps, help="steps of training (%(default)s)")
     parser.add_argument("--seeds", default="0,1,2", help="seeds of training (%(default)s)")
     parser.add_argument("--cores", default="0", help="cores, a job on each at a time (%(default)s)")
+    parser.add_argument("--distilled", action="store_true", help="the configs that learn from a trained model")
     given = parser.parse_args()
-    names, cores, jobs = given.names or few_step_configs(), given.cores.split(","), []
+    cores, jobs = given.cores.split(","), []
+    names = given.names or (distilled_configs() if given.distilled else few_step_configs())
     for name in names:
         check(name)
         steps = getattr(given, f"steps_{dataset(name)}")
@@ -176,11 +240,14 @@ def main() -> None:
         jobs += [Job(name, int(seed), steps, Path(f"{run}{seed}")) for seed in given.seeds.split(",")]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        models = prepare(names)
         train(jobs, cores)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on")
     for data in dict.fromkeys(map(dataset, names)):
-        conclude([job for job in jobs if dataset(job.config) == data], cores)
+        mine = [job for job in jobs if dataset(job.config) == data]
+        beside = [model for model in models if dataset(model.name) == data]
+        conclude("distilled" if given.distilled else "benchmark", mine, beside, cores)
 
 
 if __name__ == "__main__":

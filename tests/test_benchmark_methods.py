@@ -17,6 +17,39 @@ def test_it_takes_the_few_step_methods_and_the_baseline():
         benchmark.check(name)
 
 
+def test_distilled_methods_come_with_the_models_and_pairs_that_they_need(monkeypatch, tmp_path):
+    """Each model once, before what learns from it, and the pairs of those that learn from pairs."""
+    names, commands = benchmark.distilled_configs(), []
+    assert set(names).isdisjoint(benchmark.few_step_configs())
+    methods = ("progressive_distillation", "reflow", "cd", "lcm", "tcm", "cmt", "lmd", "ctm_distilled")
+    assert {f"{method}_{data}" for method in methods for data in ("checker", "digits")} <= set(names)
+    monkeypatch.chdir(tmp_path)
+
+    def main_py(*arguments):
+        commands.append(arguments)
+        name, mode = arguments[0].removeprefix("--config=configs/").removesuffix(".py"), arguments[1]
+        made = tmp_path / "runs" / name
+        if mode == "--mode=train":
+            made.mkdir(parents=True)
+            (made / "report.html").touch()
+        else:
+            (made / ("trajectories" if "--config.sample.points=16" in arguments else "pairs")).mkdir()
+
+    monkeypatch.setattr(benchmark, "main_py", main_py)
+    models = benchmark.prepare(
+        ["reflow_digits", "tcm_digits", "cmt_digits", "lmd_digits", "knowledge_distillation_digits"]
+    )
+    assert [str(model) for model in models] == ["runs/flow_matching_digits", "runs/ect_digits", "runs/edm_digits"]
+    assert [command[:2] for command in commands] == [
+        ("--config=configs/flow_matching_digits.py", "--mode=train"),
+        ("--config=configs/flow_matching_digits.py", "--mode=sample"),
+        ("--config=configs/ect_digits.py", "--mode=train"),
+        ("--config=configs/edm_digits.py", "--mode=train"),
+        ("--config=configs/edm_digits.py", "--mode=sample"),
+    ]
+    assert "--config.sample.solver=heun" in commands[1] and "--config.sample.solver=heun" not in commands[4]
+
+
 def test_another_network_is_refused(monkeypatch):
     bundle = base.checker("flow_matching")
     bundle.network.width = 64

@@ -1,5 +1,6 @@
 """What happens to a run from outside, in processes of its own: kill -9 at any moment, SIGTERM, several processes."""
 
+import json
 import os
 import random
 import signal
@@ -12,8 +13,9 @@ import launcher
 import numpy as np
 import pytest
 import tiny
+from ml_collections import ConfigDict
 
-from flowmaps import experiment
+from flowmaps import data, experiment, generate
 from flowmaps.checkpoints import Checkpoints
 
 CONFIG = f"--config={launcher.TINY}"
@@ -27,9 +29,9 @@ def unfinished(workdir: Path) -> list[str]:
     return [p.name for p in (workdir / "checkpoints").glob("*tmp*")]
 
 
-def saved(workdir: Path, step: int | None = None) -> tuple[int, object, dict]:
+def saved(workdir: Path, step: int | None = None, config: ConfigDict | None = None) -> tuple[int, object, dict]:
     """Step, state and the loader's position of a checkpoint, verified against its checksums."""
-    config = tiny.get_config()
+    config = tiny.get_config() if config is None else config
     config.mesh.data = 1
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step, state, data, _ = checkpoints.restore(experiment.abstract_state(experiment.build(config)), step)
@@ -174,3 +176,57 @@ def test_two_processes_with_different_configs_refuse_to_start(tmp_path):
         assert run.wait() == 1
         assert "the processes have different configs or data" in run.err.read_text()
     assert not (tmp_path / "run").exists()
+
+
+def staged(directory: Path) -> tuple[str, ...]:
+    """The arguments of a run in stages of 20, 20 and 40 steps, from 8 steps to 1, from a model of its kind."""
+    start = launcher.start(
+        CONFIG, "--config.eval.metrics=()", f"--workdir={directory / 'start'}", log=directory / "log"
+    )
+    assert start.wait() == 0
+    return (f"--config={launcher.TINY}:stages", f"--config.init_from={directory / 'start'}")
+
+
+def test_kill_9_within_a_stage_and_at_its_end_changes_nothing(tmp_path):
+    """Checkpoints lie within stages, one at each stage's end; a killed run goes on from either to the same weights."""
+    arguments = staged(tmp_path)
+    run = launcher.start(*arguments, f"--workdir={tmp_path / 'whole'}", log=tmp_path / "log")
+    assert run.wait() == 0
+    parts = (*arguments, f"--workdir={tmp_path / 'killed'}")
+    for last in (20, 30, 50):
+        run = launcher.start(*parts, log=tmp_path / "log")
+        launcher.wait_for(lambda last=last: last in finished(tmp_path / "killed"), run)
+        run.process.kill()
+        assert run.wait() == -signal.SIGKILL
+    assert launcher.start(*parts, log=tmp_path / "log").wait() == 0
+    config = tiny.get_config("stages")
+    config.init_from = str(tmp_path / "start")
+    whole, killed = (saved(tmp_path / name, config=config) for name in ("whole", "killed"))
+    assert whole[0] == killed[0] == 80
+    assert_same(whole, killed)
+    assert {20, 40, 80} <= set(finished(tmp_path / "killed"))
+    lines = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 81))
+    assert [line["sampling_steps"] for line in lines] == [4] * 20 + [2] * 20 + [1] * 40
+
+
+def test_kill_9_while_pairs_are_made_loses_and_doubles_none(tmp_path):
+    run = launcher.start(CONFIG, "--config.eval.metrics=()", f"--workdir={tmp_path / 'run'}", log=tmp_path / "log")
+    assert run.wait() == 0
+    folder = tmp_path / "run" / "pairs"
+    files = [f"pairs-{number:05d}-of-00005.array_record" for number in range(5)]
+    make = (CONFIG, "--mode=sample", "--config.sample.pairs=40000", f"--workdir={tmp_path / 'run'}")
+    run = launcher.start(*make, log=tmp_path / "log")
+    launcher.wait_for(lambda: (folder / files[1]).exists(), run)
+    run.process.kill()
+    assert run.wait() == -signal.SIGKILL
+    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.array_record")}
+    assert 2 <= len(before) < 5
+    again = launcher.start(*make, log=tmp_path / "log")
+    assert again.wait() == 0
+    assert again.result()["samples"] == str(folder)
+    assert sorted(file.name for file in folder.iterdir()) == [*files, "pairs.json"]
+    assert all((folder / name).stat().st_mtime_ns == written for name, written in before.items())
+    exp = experiment.build(tiny.get_config(), training=False)
+    found = data.pairs(str(folder), exp.dataset).batch(np.arange(40_000))
+    np.testing.assert_array_equal(found["x0"], generate.noise(exp, generate.sample_keys(0, np.arange(40_000))))

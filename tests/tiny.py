@@ -7,7 +7,7 @@ from flowmaps import data, methods, networks
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """`eight`: for eight devices."""
+    """`eight`: for eight devices. `stages`: progressive distillation from 8 steps to 1, in 20, 20 and 40 steps."""
     config = base.get_config()
     config.method = base.part(methods, "flow_matching")
     config.network = base.part(networks, "mlp", width=8, depth=1)
@@ -22,4 +22,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.steps = (1, 2)
     config.sample.steps = (1,)
     config.sample.num_samples = 16
+    if variant == "stages":
+        config.method = base.part(methods, "progressive_distillation", first=8, longer=1)
+        config.train.steps = 80
+        config.train.ema, config.eval.ema = (), (-1,)
+        config.eval.metrics = ()
     return config
