@@ -246,7 +246,7 @@ def main() -> None:
         sys.exit("interrupted: the same command goes on")
     for data in dict.fromkeys(map(dataset, names)):
         mine = [job for job in jobs if dataset(job.config) == data]
-        beside = [model for model in models if dataset(model.name) == data]
+        beside = [model for model in models if dataset(model.name) == data and model.name not in names]
         conclude("distilled" if given.distilled else "benchmark", mine, beside, cores)
 
 

@@ -46,18 +46,31 @@ def outputs(path, oracle):
         "score": lambda y, t: -ends(y, t)[3] / path.source_std,
         "v": lambda y, t: ends(y, t)[1] * ends(y, t)[3] - ends(y, t)[2] * ends(y, t)[4],
         "edm": edm,
+        "both": lambda y, t: ends(y, t)[:2:-1],
     }
 
 
+def network(output):
+    """A network whose output is a function of (x, s), and a tuple where it has two."""
+
+    def heads(x, s, t, cond, *, dropout=None):
+        out = output(x, s)
+        return out if isinstance(out, tuple) else (out,)
+
+    def first(x, s, t, cond, *, dropout=None):
+        return heads(x, s, t, cond)[0]
+
+    first.heads = heads
+    return first
+
+
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", ["data", "noise", "score", "v", "edm"])
+@pytest.mark.parametrize("name", ["data", "noise", "score", "v", "both", "edm"])
 def test_a_perfect_output_is_the_exact_velocity(path, name):
     path = PATHS[path]()
     oracle = closed_forms.gaussian(jnp.array([0.4, -0.3]), jnp.array([[0.09, 0.03], [0.03, 0.05]]), path)
     perfect = outputs(path, oracle)[name]
-    velocity = predictions.make(name, interpolant=path, data_std=DATA_STD)(
-        lambda x, s, t, cond, *, dropout=None: perfect(x, s)
-    )
+    velocity = predictions.make(name, interpolant=path, data_std=DATA_STD)(network(perfect))
     x = jax.random.normal(jax.random.key(0), (40, 2))
     s = jnp.linspace(path.t_min + 0.07, path.t_max - 0.07, 40)
     exact = oracle.velocity(x, s)
@@ -87,10 +100,11 @@ def test_edms_coefficients():
     np.testing.assert_allclose(path.ends_from_velocity(x, velocity, t).data, denoised, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["v", "edm"])
+@pytest.mark.parametrize("name", ["v", "both", "edm"])
 def test_regular_at_both_ends(name):
     path = interpolants.linear()
-    velocity = predictions.make(name, interpolant=path)(lambda x, s, t, cond, *, dropout=None: jnp.cos(x))
+    output = network(lambda x, s: (jnp.cos(x), jnp.sin(x)) if name == "both" else jnp.cos(x))
+    velocity = predictions.make(name, interpolant=path)(output)
     for s in (0.0, 1.0):
         out = velocity(jnp.ones((2, 2)), jnp.full(2, s), jnp.full(2, 0.5), {})
         assert np.isfinite(out).all() and np.abs(out).max() < 10

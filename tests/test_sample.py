@@ -59,7 +59,11 @@ def test_all_rows_of_the_grid_come_from_one_noise():
     exp = experiment.build(small_runs.digits(sample__num_samples=3, sample__steps=(1, 2)))
     weights = small_runs.zeros(exp)
     made = {steps: sample.draw(exp, sample.check(exp), weights, steps) for steps in (1, 2)}
-    grid = np.asarray(Image.open(io.BytesIO(sample.draw_images(exp, sample.check(exp), weights, made)["grid.png"])))
+    grid = np.asarray(
+        Image.open(
+            io.BytesIO(sample.draw_images(exp, sample.check(exp), dict.fromkeys(made, weights), made)["grid.png"])
+        )
+    )
     first, second, real = np.split(np.concatenate([grid, np.zeros_like(grid[:8])]), 3)
     np.testing.assert_array_equal(first[:, -304:], second[:, -304:])
     assert (first[:, -304:] != real[:, -304:]).any()
@@ -101,7 +105,7 @@ def test_the_last_step_of_a_trajectory_is_the_sample(monkeypatch):
     monkeypatch.setattr(plots, "trajectories", lambda paths: seen.update(paths) or b"")
     params = jax.jit(lambda: experiment.init(exp).params["student"])()
     made = {steps: sample.draw(exp, sample.check(exp), params, steps) for steps in (1, 3)}
-    sample.draw_plane(exp, params, made)
+    sample.draw_plane(exp, dict.fromkeys(made, params), made)
     for steps, samples in made.items():
         np.testing.assert_allclose(seen[steps][-1], samples.x, rtol=1e-5, atol=1e-6)
 
