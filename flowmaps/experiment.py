@@ -98,7 +98,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
         check_learned_guidance(config, method.guidance)
     check_prediction(config, method)
     if training:
-        check_promoted_teacher(config, method)
+        check_teacher(config, method)
     return Experiment(
         config=config,
         method=method,
@@ -159,11 +159,26 @@ def check_learned_guidance(config: ConfigDict, learned: Guided) -> None:
         raise UsageError(f"guidance.interval={interval}: {config.method.name} trains the whole of (0, 1) alone")
 
 
-def check_promoted_teacher(config: ConfigDict, method: Method) -> None:
-    """Raises UsageError where the student is its own first teacher and has no weights to start from, or is given
-    another teacher."""
-    if method.init.get("teacher") != "student":
-        return
+def check_teacher(config: ConfigDict, method: Method) -> None:
+    """Raises UsageError for a teacher that the method never asks, or does ask and has not; and where the student is its
+    own first teacher, for another one or no weights to start from."""
+    given = trained.named(config.teacher.workdir) is not None
+    if method.init.get("teacher") == "student":
+        check_promoted_teacher(config)
+    elif given and not method.teacher:
+        raise UsageError(
+            f"method {config.method.name!r} with these options asks no teacher, and teacher.workdir="
+            f"{config.teacher.workdir!r} names one: leave it out, or choose a method of docs/distillation.md"
+        )
+    elif method.teacher and not given:
+        raise UsageError(
+            f"method {config.method.name!r} with these options asks a teacher: set teacher.workdir to a trained run"
+        )
+
+
+def check_promoted_teacher(config: ConfigDict) -> None:
+    """Raises UsageError where a student that is its own first teacher has no weights to start from, or is given another
+    teacher."""
     if trained.named(config.init_from) is None:
         raise UsageError(f"method {config.method.name!r} starts from a trained model: set init_from to its workdir")
     if trained.named(config.teacher.workdir) is not None or config.teacher.guidance.scale != 1:

@@ -188,6 +188,8 @@ class Method(NamedTuple):
     """Outputs of the student's network, read by student.heads; the first stands for v_{s,t}."""
     guidance: Guided | None = None
     """What the student's network, which takes guidance as an input, has learned of it; None: it takes none."""
+    teacher: bool = False
+    """Whether its losses ask the teacher."""
     one_end: bool = False
     """Whether it trains maps to the path's end alone, perhaps beside the diagonal."""
     model: Callable[[Manyheaded], Noisy] | None = None

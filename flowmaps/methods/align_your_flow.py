@@ -84,4 +84,4 @@ def make(
         # map_ has the gradient of -v
         return Loss(squared(stop_gradient(map_) - map_ - tangent), {"map": jnp.mean(squared(map_))})
 
-    return Method({"student": student_loss}, samplers.composed, guidance=learned)
+    return Method({"student": student_loss}, samplers.composed, guidance=learned, teacher=velocity == "teacher")

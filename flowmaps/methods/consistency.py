@@ -145,5 +145,6 @@ def make(
         {"student": student_loss},
         samplers.make("renoising", interpolant=interpolant),
         target_decay=decay_of(count, intervals[0], initial_decay) if initial_decay else None,
+        teacher=leg != "path",
         one_end=True,
     )

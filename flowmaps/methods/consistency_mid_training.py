@@ -56,4 +56,4 @@ def make(
         return Loss(weightings.distance(residual, distance, huber), {"map": jnp.mean(squared(residual))})
 
     sampler = samplers.make("renoising" if maps == "end" else "composed", interpolant=interpolant)
-    return Method({"student": student_loss}, sampler, one_end=maps == "end")
+    return Method({"student": student_loss}, sampler, teacher=pairs == "online", one_end=maps == "end")

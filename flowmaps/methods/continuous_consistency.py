@@ -92,4 +92,5 @@ def make(
         return Loss(log_variance(squares / size, weight), metrics)
 
     owners = {"log_variance": "student"} if learned_weight else {}
-    return Method({"student": student_loss}, samplers.make("renoising", interpolant=interpolant), owners, one_end=True)
+    renoising = samplers.make("renoising", interpolant=interpolant)
+    return Method({"student": student_loss}, renoising, owners, teacher=velocity == "teacher", one_end=True)

@@ -133,4 +133,4 @@ def make(
         return Loss(weights[0] * map_ + weight * flow, metrics)
 
     gamma = samplers.make("gamma", interpolant=interpolant, gamma=0.0)
-    return Method({"student": student_loss}, gamma, target_decay=lambda step: target_decay)
+    return Method({"student": student_loss}, gamma, target_decay=lambda step: target_decay, teacher=leg != "path")

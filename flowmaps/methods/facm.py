@@ -79,4 +79,5 @@ def make(
         raw = {"flow": jnp.mean(flat_mean(flow**2)), "map": jnp.mean(flat_mean(map_**2))}
         return Loss(anchor + consistency, raw)
 
-    return Method({"student": student_loss}, samplers.make("renoising", interpolant=interpolant), one_end=True)
+    renoising = samplers.make("renoising", interpolant=interpolant)
+    return Method({"student": student_loss}, renoising, teacher=velocity == "teacher", one_end=True)

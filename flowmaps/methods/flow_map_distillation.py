@@ -77,4 +77,4 @@ def make(
         map_, cycle = (squared(residual) for residual in inverted(roles, *given))
         return Loss(map_ + cyclic * cycle, {"map": jnp.mean(map_), "cycle": jnp.mean(cycle)})
 
-    return Method({"student": student_loss}, samplers.composed)
+    return Method({"student": student_loss}, samplers.composed, teacher=objective != "direct")

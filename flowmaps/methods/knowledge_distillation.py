@@ -47,4 +47,4 @@ def make(
         return Loss(weightings.distance(residual, distance, huber), metrics)
 
     sampler = samplers.make("one_step" if points == 1 else "renoising", interpolant=interpolant)
-    return Method({"student": student_loss}, sampler, one_end=True)
+    return Method({"student": student_loss}, sampler, teacher=pairs == "online", one_end=True)

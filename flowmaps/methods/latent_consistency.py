@@ -69,5 +69,6 @@ def make(
         samplers.make("renoising", interpolant=interpolant),
         target_decay=lambda step: target_decay,
         guidance=learned,
+        teacher=True,
         one_end=True,
     )

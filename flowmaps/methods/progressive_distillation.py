@@ -132,4 +132,5 @@ def make(
         owners={"teacher": "frozen"},
         init={"teacher": "student"},
         stages=parts,
+        teacher=True,
     )

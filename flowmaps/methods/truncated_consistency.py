@@ -77,4 +77,5 @@ def make(
         terms, weights = {"boundary": tied, "map": map_}, (boundary_weight, 1.0)
         return _terms.loss(terms, shares, weights, {"boundary": raw_tied, "map": raw})
 
-    return Method({"student": student_loss}, samplers.make("renoising", interpolant=interpolant), one_end=True)
+    renoising = samplers.make("renoising", interpolant=interpolant)
+    return Method({"student": student_loss}, renoising, teacher=True, one_end=True)
