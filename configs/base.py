@@ -244,6 +244,16 @@ def cifar10(method: str, **options: Any) -> ConfigDict:
     return config
 
 
+def imagenet64(method: str, *, modulation: str = "scale_shift", **options: Any) -> ConfigDict:
+    """ImageNet at 64x64 from a folder, with its labels: ADM's U-Net on pixels, for accelerators."""
+    config = images(method, "folder", **options)
+    config.data.update(size=64, crop=-1, resize=True)
+    shape = {"width": 192, "multipliers": (1, 2, 3, 4), "depth": 3, "attention": (32, 16, 8), "heads": 4}
+    config.network = part(networks, "unet", modulation=modulation, **shape)
+    config.optimizer.update(name="adam", warmup_steps=0)
+    return config
+
+
 def imagenet256(method: str, *, size: str = "xl", **options: Any) -> ConfigDict:
     """ImageNet at 256x256 as Stable Diffusion's latents, with its labels: DiT-B/2 or DiT-XL/2, for accelerators."""
     config = images(method, "latents", **options)

@@ -12,13 +12,11 @@ from configs import base
 
 
 def get_config():
-    config = base.images("continuous_consistency", "folder", law=("log_normal", -1.0, 1.4))
+    law = ("log_normal", -1.0, 1.4)
+    config = base.imagenet64("continuous_consistency", modulation="double_norm", law=law)
     config = base.on_levels(config, "trigonometric", "edm")
-    config.data.update(size=64, crop=-1, resize=True)
     config.coupling.scale = config.prediction.data_std
-    shape = {"width": 192, "multipliers": (1, 2, 3, 4), "depth": 3, "attention": (32, 16, 8), "heads": 4}
-    config.network = base.part(base.networks, "unet", modulation="double_norm", **shape)
-    config.optimizer.update(schedule="rsqrt", decay_steps=2_000, warmup_steps=0, learning_rate=1e-3, b2=0.99)
+    config.optimizer.update(schedule="rsqrt", decay_steps=2_000, learning_rate=1e-3, b2=0.99)
     config.train.update(steps=400_000, batch_size=2048)
     config.sample.steps = config.eval.steps = (1, 2)
     return config

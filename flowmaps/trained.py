@@ -33,10 +33,13 @@ def restored(plain: Mapping[str, Any]) -> ConfigDict:
     return ConfigDict(_restored(plain))
 
 
-def check_same(trained: ConfigDict, config: ConfigDict, names: tuple[str, ...], field: str) -> None:
-    """Raises UsageError where sections or fields, by dotted name, differ: "field of the run -> here"."""
+def check_same(
+    trained: ConfigDict, config: ConfigDict, names: tuple[str, ...], field: str, *, but: tuple[str, ...] = ()
+) -> None:
+    """Raises UsageError where sections or fields, by dotted name, differ: "field of the run -> here". Those of `but`
+    may."""
     own, mine = ({name: _plain(value(c, name)) for name in names} for c in (trained, config))
-    found = list(_differences(own, mine))
+    found = [f"{name} {before} -> {after}" for name, before, after in _differences(own, mine) if name not in but]
     if found:
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
         raise UsageError(
@@ -79,10 +82,13 @@ def _restored(value: Any) -> Any:
     return math.inf if value == "Infinity" else value
 
 
-def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _differences(
+    saved: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted names, and the two values."""
     for name in sorted(saved.keys() | given.keys()):
         before, after = saved.get(name, "absent"), given.get(name, "absent")
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from _differences(before, after, f"{prefix}{name}.")
         elif before != after:
-            yield f"{prefix}{name} {before} -> {after}"
+            yield f"{prefix}{name}", before, after

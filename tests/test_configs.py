@@ -4,6 +4,8 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,7 +16,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import base
-from flowmaps import experiment, methods, workdir
+from flowmaps import ema, experiment, methods, trained, workdir
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import UsageError
 
@@ -56,25 +58,34 @@ def test_a_config_has_the_fields_of_base_and_the_options_of_its_parts(name):
     assert set(config.method) == {"name", *methods.options(config.method.name)}
 
 
-def with_teacher(config: ConfigDict, folder: Path) -> ConfigDict:
-    """The shrunk config, with a run of its teacher's config, shrunk alike and as it was born, in place of the one that
-    it names."""
-    known = config.teacher.workdir or config.init_from
-    if known is None:
-        return shrink(config)
-    name = Path(known).name
-    teacher = with_teacher(load(name), folder)
-    with Checkpoints(folder / name / "checkpoints") as checkpoints:
-        checkpoints.save(1, experiment.init(experiment.build(teacher)), {"position": 1}, {}, wait=True)
-    (folder / name / "config.json").write_text(json.dumps(workdir.plain(teacher)))
-    if config.teacher.workdir is not None:
-        config.teacher.workdir = str(folder / name)
-    if config.init_from is not None:
-        config.init_from = str(folder / name)
+def with_teacher(config: ConfigDict, folder: Path, small: Callable[[ConfigDict], ConfigDict] = shrink) -> ConfigDict:
+    """The shrunk config, with fresh runs of its teachers' configs, shrunk alike, in place of those that it names."""
     if "pairs" in config.coupling:
         points = 16 if config.coupling.pairs.endswith("trajectories") else 1
-        config.coupling.pairs = small_runs.pairs(folder / name, 256, points)
-    return shrink(config)
+        config.coupling.pairs = small_runs.pairs(Path(born(config.init_from, folder, small)), 256, points)
+    for field in ("teacher.workdir", "teacher.weak", "init_from"):
+        if (run := trained.value(config, field)) is not None:
+            config.update_from_flattened_dict({field: born(run, folder, small)})
+    return small(config)
+
+
+def born(run: str, folder: Path, small: Callable[[ConfigDict], ConfigDict]) -> str:
+    """The workdir of a run of the config that `run` names, made once. Its weights are drawn, for a network that begins
+    as 0 teaches nothing, and the rest of its state is 0, which asks for no compilation."""
+    place = folder / Path(run).name
+    if not place.exists():
+        config = with_teacher(load(place.name), folder, small)
+        draw = np.random.default_rng(len(place.name))
+        abstract = experiment.abstract_state(experiment.build(config))
+        state = jax.tree.map(lambda a: jax.device_put(np.zeros(a.shape, a.dtype)), abstract)
+        student = jax.tree.map(
+            lambda p: jax.device_put(draw.normal(0, 0.2, p.shape).astype(p.dtype)), state.params["student"]
+        )
+        state = state.replace(params={**state.params, "student": student}, ema=ema.start(student, config.train.ema))
+        with Checkpoints(place / "checkpoints") as checkpoints:
+            checkpoints.save(1, state, {"position": 1}, {}, wait=True)
+        (place / "config.json").write_text(json.dumps(workdir.plain(config)))
+    return str(place)
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)
@@ -124,20 +135,33 @@ def imagenet64(tmp_path):
     return tmp_path
 
 
+def shrink_images(config: ConfigDict, folder: Path) -> ConfigDict:
+    """On the data in `folder`. A U-Net of two resolutions and no depth still has blocks of every kind, down, up and
+    with attention, and images of 16x16 suffice it."""
+    config = shrink(config)
+    config.data.dir = str(folder)
+    config.train.batch_size = 64 if config.method.name == "shortcut" else 4
+    if config.network.name == "dit":
+        config.network.depth = 1
+    else:
+        config.network.update(width=4, depth=0, multipliers=config.network.multipliers[:2], attention=(8,))
+        config.data.size = 16
+    return config
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n.endswith(("cifar10", "imagenet64", "imagenet256"))])
-def test_a_config_whose_data_the_user_brings_takes_a_step(name, request):
-    """The real config, shrunk in width, depth and batch."""
-    config = shrink(load(name))
-    config.network.update(depth=1, width=4 if config.network.name == "unet" else 16)
-    rows = config.train.batch_size = 64 if config.method.name == "shortcut" else 4
-    config.data.dir = str(request.getfixturevalue(name.rpartition("_")[2]))
-    exp = experiment.build(config)
+def test_a_config_whose_data_the_user_brings_takes_a_step(name, request, tmp_path):
+    """The real config, shrunk in width, depth, batch and the size of its pixels."""
+    folder = request.getfixturevalue(name.rpartition("_")[2])
+    exp = experiment.build(with_teacher(load(name), tmp_path / "runs", partial(shrink_images, folder=folder)))
     assert exp.dataset.num_classes == 2
-    before = experiment.init(exp)
-    params = jax.device_get(before.params["student"])
-    batch = exp.dataset.train.batch(np.arange(rows) % 4)
-    state, metrics = experiment.train_step(exp)(before, experiment.global_batch(exp, batch))
-    assert int(state.step) == 1 and int(state.skipped) == 0 and float(metrics["grad_norm"]) > 0
+    state = experiment.init(exp)
+    params = jax.device_get(state.params["student"])
+    batch = exp.dataset.train.batch(np.arange(exp.config.train.batch_size) % 4)
+    step = experiment.train_step(exp)
+    for _ in range(2):  # a student that starts as its teacher and is warmed up moves with the second
+        state, metrics = step(state, experiment.global_batch(exp, batch))
+    assert int(state.step) == 2 and int(state.skipped) == 0 and float(metrics["grad_norm"]) > 0
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (params, state.params["student"])), strict=True))
 
 

@@ -299,6 +299,15 @@ def test_init_from_what_is_no_run_or_another_network_is_refused(tmp_path):
         experiment.init(experiment.build(config))
 
 
+def test_a_student_may_start_with_another_dropout(tmp_path):
+    """It has no weights."""
+    donor = finished_run(tmp_path, network={"dropout": 0.1})
+    config = small()
+    config.init_from = str(tmp_path)
+    params = experiment.init(experiment.build(config)).params["student"]
+    chex.assert_trees_all_equal(jax.device_get(params), jax.device_get(donor.ema["0.999"]))
+
+
 @pytest.mark.parametrize("network", ["mlp", "dit"])
 @pytest.mark.parametrize("prediction", ["velocity", "edm"])
 def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, network, prediction):
