@@ -127,7 +127,7 @@ def read(workdir: Path) -> Run:
     if not rows:
         raise MissingError(f"{workdir} was never evaluated by its own sampler: run its command again with --mode=eval")
     measured = max(row["checkpoint"] for row in rows)
-    if measured != newest:
+    if not any(row["checkpoint"] == stages.checkpoint_of(exp.method, row["steps"], newest) for row in rows):
         raise UsageError(
             f"{workdir} was trained to step {newest} and evaluated at step {measured}: run its command again with "
             "--mode=eval"
@@ -331,7 +331,7 @@ def pictures(compared: Sequence[Line]) -> str:
     """A picture for each step count that all runs sample with, from the same standard normal draws and labels: a row
     or panel for the first run of each line, and the data."""
     exps = [line.runs[0].exp for line in compared]
-    shared = sorted(set.intersection(*(set(exp.config.sample.steps) for exp in exps)))
+    shared = sorted(set.intersection(*(trained_counts(line.runs[0]) for line in compared)))
     if not shared:
         logging.warning("no pictures: there is no number of steps that all runs have in config.sample.steps")
     plane = exps[0].dataset.kind == "plane"
@@ -340,6 +340,12 @@ def pictures(compared: Sequence[Line]) -> str:
     side_by_side = planes if plane else images
     drawn = {n: side_by_side(exps[0], {label: at[n] for label, at in made.items()}) for n in shared}
     return "".join(report.picture(png, f"{plots.caption(n)}", plots.caption(n)) for n, png in drawn.items())
+
+
+def trained_counts(run: Run) -> set[int]:
+    """The numbers of steps of config.sample for which the run has a student."""
+    counts = run.exp.config.sample.steps
+    return {count for count in counts if stages.checkpoint_of(run.exp.method, count, run.step) is not None}
 
 
 def draw(run: Run, step_counts: Sequence[int], count: int) -> dict[int, Generated]:

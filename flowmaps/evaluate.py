@@ -78,10 +78,12 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
             which = {"ema": decay, "checkpoint": step}
             for name, program in zip(config.eval.samplers, programs, strict=True):
                 default = name == "default" and decay == decays(exp)[0]
-                foreseen = default and step == config.eval.expected_at
                 for seed in config.eval.seeds:
                     measured = measure(exp, params, program, seed=seed, floor=floor, step_counts=counts)
-                    rows += [{**row, **which, **about, **({} if foreseen else UNFORESEEN)} for row in measured]
+                    rows += [
+                        {**row, **which, **about, **({} if default and foreseen(exp, row, step) else UNFORESEEN)}
+                        for row in measured
+                    ]
             rows += [
                 {**row, **which, **about} for seed in config.eval.seeds for row in of_model(exp, params, seed, floor)
             ]
@@ -95,6 +97,11 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     else:
         logging.warning("nothing was measured: eval.metrics is empty, and no metric is set for these data")
     return rows
+
+
+def foreseen(exp: Experiment, row: Row, step: int) -> bool:
+    """Whether a row of the checkpoint of a step is what config.eval.expected is of."""
+    return step == stages.checkpoint_of(exp.method, row["steps"], exp.config.eval.expected_at)
 
 
 def check(exp: Experiment) -> list[Program]:

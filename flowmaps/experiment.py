@@ -99,6 +99,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     check_prediction(config, method)
     if training:
         check_teacher(config, method)
+        check_pairs(config, method)
     return Experiment(
         config=config,
         method=method,
@@ -124,6 +125,8 @@ def load_data(section: ConfigDict) -> data.Dataset:
 def load_pairs(config: ConfigDict, dataset: data.Dataset) -> data.Pairs:
     """The pairs of config.coupling.pairs. Raises MissingError where they are not there, UsageError where they are of
     other data or another source, or their ways of another path."""
+    if "source" in config.data:
+        raise UsageError("coupling 'stored' brings its own source, noise: leave out data.source")
     pairs = data.pairs(config.coupling.pairs, dataset, real=config.coupling.real)
     names = ("data.name", "data.source", "coupling.scale", *(("interpolant",) if pairs.points > 1 else ()))
     trained.check_same(trained.restored(pairs.origin["config"]), config, names, "coupling.pairs")
@@ -140,7 +143,7 @@ def check_guidance(config: ConfigDict, dataset: data.Dataset) -> None:
     scale = config.guidance.scale
     if scale != 1 and dataset.num_classes == 0:
         raise UsageError(f"guidance.scale={scale} needs labels, and data {config.data.name!r} has none")
-    if scale != 1 and config.method.get("label_dropout", 1.0) == 0:
+    if scale != 1 and config.method.get("label_dropout", 0.0) == 0:
         raise UsageError(
             f"guidance.scale={scale} needs a network that knows unlabelled data too: train it with "
             "method.label_dropout above 0, for example 0.1"
@@ -173,6 +176,20 @@ def check_teacher(config: ConfigDict, method: Method) -> None:
     elif method.teacher and not given:
         raise UsageError(
             f"method {config.method.name!r} with these options asks a teacher: set teacher.workdir to a trained run"
+        )
+
+
+def check_pairs(config: ConfigDict, method: Method) -> None:
+    """Raises UsageError for a method that learns from pairs, and has none; and for averages of a run in stages, which
+    would be over students of several."""
+    if method.pairs and "pairs" not in config.coupling:
+        raise UsageError(
+            f"method {config.method.name!r} learns from stored pairs: set coupling.name to 'stored' and coupling.pairs"
+        )
+    if method.stages and config.train.ema:
+        raise UsageError(
+            f"train.ema={config.train.ema} of method {config.method.name!r} would be over the students of several "
+            "stages: set train.ema to () and eval.ema to (-1,)"
         )
 
 
@@ -374,7 +391,7 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
     chosen = values.sampler if name == "default" else name
     if chosen == "default":
         if not values.solver:
-            return exp.method.sampler
+            return own_sampler(exp)
         chosen = "diagonal"
     if exp.method.one_end and chosen in ("composed", "gamma"):
         raise UsageError(
@@ -382,6 +399,8 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
             "to the end alone: sample by one_step or renoising"
         )
     solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
+    if chosen == "renoising" and samplers.draws(exp.method.sampler):
+        return own_sampler(exp)
     if not tells_score(exp) and adds_noise(exp, chosen, solver):
         raise UsageError(
             f"{chosen if chosen != 'diagonal' else solver} needs the score, which the velocity tells for a Gaussian "
@@ -389,6 +408,16 @@ def sampler(exp: Experiment, name: str = "default") -> Sampler:
             "without guidance"
         )
     return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
+
+
+def own_sampler(exp: Experiment) -> Sampler:
+    """The method's. Raises UsageError where it adds noise and samples start from other data."""
+    if exp.dataset.source is not None and samplers.draws(exp.method.sampler):
+        raise UsageError(
+            f"method {exp.config.method.name!r} samples by adding noise, and these samples start from data.source: set "
+            "sample.sampler to 'one_step'"
+        )
+    return exp.method.sampler
 
 
 def tells_score(exp: Experiment) -> bool:

@@ -113,7 +113,7 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int, edit:
         params: Params, x0: Array | None, seed: Array, first: Array, grid: tuple[float, ...]
     ) -> tuple[Array, Array]:
         indices = lax.with_sharding_constraint(first + jnp.arange(batch_size), sharding.rows(exp.mesh))
-        _, made = carried(exp, sample, params, x0, seed, indices, grid, edit)
+        _, made = carried(exp, sample, params, x0, sample_keys(seed, indices), indices, grid, edit)
         return made.x, made.nfe
 
     def batch(params: Params, seed: int, first: int, grid: Grid) -> tuple[Array, Array]:
@@ -128,13 +128,12 @@ def carried(
     sample: Sampler,
     params: Params,
     x0: Array | None,
-    seed: Array | int,
+    keys: Keys,
     indices: Int[Array | np.ndarray, " b"],
     grid: Sequence[float],
     edit: Edit | None = None,
 ) -> tuple[Array, Samples]:
-    """The source of the samples with these indices, and what a sampler makes of it along the grid."""
-    keys = sample_keys(seed, indices)
+    """The source of the samples with these keys and indices, and what a sampler makes of it along the grid."""
     x0 = noise(exp, keys) if x0 is None else x0
     start = exp.interpolant.start(x0, grid[0]) if edit is None else noised(exp, x0, edit)
     roles = experiment.roles_for_sampling(exp, params)
@@ -171,7 +170,7 @@ def trajectories(
 
     @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
     def states(params: Params, x0: Array | None, grid: tuple[float, ...]) -> Array:
-        return carried(exp, sample, params, x0, seed, indices, grid)[1].path
+        return carried(exp, sample, params, x0, sample_keys(seed, indices), indices, grid)[1].path
 
     x0 = given_source(exp, seed, 0, num_samples)
     for steps in sorted(params):

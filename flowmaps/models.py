@@ -99,6 +99,7 @@ def teacher_model(student: Model, teacher: ConfigDict) -> Model:
             f"teacher.workdir={config.teacher.workdir!r} knows states with a latent, which method "
             f"{config.method.name!r} does not make"
         )
+    check_asked(student, model, same)
     asked = f"teacher.guidance.scale={config.teacher.guidance.scale}"
     if student.method.guidance is not None:
         asked = f"method.guidance={config.method.guidance}"
@@ -115,6 +116,31 @@ def teacher_model(student: Model, teacher: ConfigDict) -> Model:
             f"{config.coupling.name!r}: only between independent Gaussian sources is a velocity carried over"
         )
     return model
+
+
+def check_asked(student: Model, teacher: Model, same: bool) -> None:
+    """Raises UsageError where the student's losses ask the teacher what it has not learned, or guidance of it that
+    would not be theirs."""
+    wanted, name, section = student.method.teacher, teacher.config.method.name, student.config.teacher
+    what = f"teacher.workdir={section.workdir!r} is a run of method {name!r}, which"
+    of_map = wanted in ("map", "map to the end")
+    if wanted == "velocity" and not teacher.method.diagonal:
+        raise UsageError(f"{what} learns no velocity: name a run of flow matching, diffusion or a map of all times")
+    if of_map and teacher.method.diagonal_only:
+        raise UsageError(f"{what} learns the velocity alone, and {student.config.method.name!r} asks a map")
+    if wanted == "map" and teacher.method.one_end:
+        raise UsageError(f"{what} learns maps to the end alone, and {student.config.method.name!r} asks all")
+    if of_map and not same:
+        raise UsageError(f"{what} is on another path, to which its map cannot be carried: give both one interpolant")
+    if teacher.method.guidance is not None:
+        raise UsageError(f"{what} reads guidance as an input, and no method asks a teacher that does")
+    if student.method.guidance is not None and section.guidance.scale != 1:
+        raise UsageError(
+            f"teacher.guidance.scale={section.guidance.scale} beside method.guidance={student.config.method.guidance}: "
+            "each row draws its own scale; leave out the first"
+        )
+    if trained.named(section.weak) is not None and student.method.guidance is None and section.guidance.scale == 1:
+        raise UsageError(f"teacher.weak={section.weak!r} guides at no scale: set teacher.guidance.scale above 1")
 
 
 def guided_teacher(config: ConfigDict, method: Method, roles: Roles) -> Roles:

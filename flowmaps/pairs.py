@@ -1,7 +1,9 @@
 """`--mode=sample --config.sample.pairs=N`: noise and where a trained run takes it, stored for students of its ODE.
 
-Pair i is sample i of config.sample.seed. They are written in shards, each whole or not there, of which an interrupted
-command makes the missing ones when it is given again; among several processes each writes some.
+Pair i comes from the key fold_in(key(config.sample.seed), i), in a stream of its own: no sample that is drawn or
+measured starts from a pair's noise. They are written in shards, each whole or not there, of which an interrupted
+command makes the missing ones when it is given again. Processes, which must share the workdir, make them together and
+write by turns.
 """
 
 import json
@@ -15,52 +17,66 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax import lax
+from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from flowmaps import evaluate, experiment, generate, sharding, solvers
+from flowmaps import evaluate, experiment, generate, rows, samplers, sharding, solvers
 from flowmaps import workdir as runs
 from flowmaps.data import _pairs
-from flowmaps.errors import UsageError
+from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.files import write_whole
-from flowmaps.types import Array, Params
+from flowmaps.types import Array, Keys, Params
 
 Batch = Callable[[int], Float[np.ndarray, "b k *d"]]
 """Index of the first pair -> pairs [b, 1 + K, *shape]: x0, then K states of its way."""
+STREAM = 2
+"""Of the pairs' noise; a sample's own takes 0 and 1."""
 
 
 def run(exp: Experiment, workdir: Path) -> Path:
     """Makes config.sample.pairs pairs of the last checkpoint by the largest of config.sample.steps, and returns their
     folder: workdir/pairs, or of more than one state workdir/trajectories.
 
-    Raises UsageError where the folder holds others, or the states to keep are not among the steps; MissingError where
-    there is no checkpoint.
+    Raises UsageError where no such pairs can be made, or the folder holds others; MissingError where there is no
+    checkpoint.
     """
     chosen = exp.config.sample
     folder, steps = workdir / ("pairs" if chosen.points == 1 else "trajectories"), max(chosen.steps)
     check(exp, steps)
-    student = next(s for s in evaluate.students(exp, workdir, (steps,)) if s.step_counts)
+    student = next((s for s in evaluate.students(exp, workdir, (steps,)) if s.step_counts), None)
+    if student is None:
+        raise MissingError(f"{workdir} has not trained its student of {steps} steps yet")
     decay, params = next(iter(student.averages.items()))
     begin(folder, {**origin(exp, steps), "checkpoint": student.step, "ema": decay})
-    files = _pairs.shards(folder, chosen.pairs)
-    left = [number for number, file in enumerate(files) if not file.is_file()]
-    mine, batch = left[jax.process_index() :: jax.process_count()], batches(exp, params, steps)
-    for number in left:
+    files, batch = _pairs.shards(folder, chosen.pairs), batches(exp, params, steps)
+    left = missing(files)
+    for turn, number in enumerate(left):
         first = number * _pairs.SHARD
         examples = shard(batch, first, min(_pairs.SHARD, chosen.pairs - first))
-        if number in mine:
+        if turn % jax.process_count() == jax.process_index():
             _pairs.write_shard(files[number], examples)
         logging.info("%d of %d pairs", min(first + _pairs.SHARD, chosen.pairs), chosen.pairs)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("pairs are written")
     return folder
 
 
 def check(exp: Experiment, steps: int) -> None:
     """Raises UsageError where no such pairs can be made."""
-    chosen = exp.config.sample
-    if chosen.start is not None or chosen.interpolations:
-        raise UsageError("sample.pairs are of noise: leave out sample.start and sample.interpolations")
+    chosen, path = exp.config.sample, exp.interpolant
+    sampler, grid = experiment.sampler(exp), generate.time_grid(exp, steps)
+    if chosen.start is not None or chosen.interpolations or exp.dataset.source is not None:
+        raise UsageError("sample.pairs are of noise: leave out sample.start, sample.interpolations and data.source")
+    if samplers.draws(sampler):
+        raise UsageError(
+            f"{generate.description(sampler)} adds noise, and a pair tells where noise goes: set sample.solver or "
+            "sample.sampler to one that adds none"
+        )
     if chosen.points < 1 or steps % chosen.points:
         raise UsageError(f"sample.points={chosen.points} must divide the {steps} steps that pairs are made with")
+    if chosen.points > 1 and not np.allclose(grid, np.linspace(path.t_min, path.t_max, steps + 1), atol=1e-6):
+        raise UsageError(f"sample.points={chosen.points} are states at equal times: set sample.grid to 'uniform'")
 
 
 def origin(exp: Experiment, steps: int) -> dict[str, Any]:
@@ -72,10 +88,13 @@ def origin(exp: Experiment, steps: int) -> dict[str, Any]:
         "shape": list(exp.dataset.shape),
         "num_classes": exp.dataset.num_classes,
         "num_pairs": chosen.pairs,
+        "shard": _pairs.SHARD,
         "points": chosen.points,
         "seed": chosen.seed,
         "sampler": generate.description(experiment.sampler(exp)),
         "grid": [float(t) for t in generate.time_grid(exp, steps)],
+        "guidance": exp.config.guidance.scale,
+        "guidance_interval": list(exp.config.guidance.interval),
     }
 
 
@@ -99,25 +118,36 @@ def begin(folder: Path, made: dict[str, Any]) -> None:
         write_whole(path, json.dumps({**made, "environment": runs.environment()}, indent=2) + "\n")
 
 
+def missing(files: list[Path]) -> list[int]:
+    """The numbers of the files that are not there, as the first process sees it: all must make the same."""
+    there = np.array([file.is_file() for file in files])
+    if jax.process_count() > 1:
+        there = multihost_utils.broadcast_one_to_all(there)
+    return [number for number, found in enumerate(there) if not found]
+
+
+def pair_keys(seed: int, indices: Array | np.ndarray) -> Keys:
+    """The keys of the pairs with these indices."""
+    return rows.fold(generate.sample_keys(seed, indices), STREAM)
+
+
 def batches(exp: Experiment, params: Params, steps: int) -> Batch:
-    """The compiled generation of pairs, in batches as config.eval has them (rounded up to a multiple of the
-    devices)."""
+    """The compiled generation of pairs, at most a shard at a time (rounded up to a multiple of the devices)."""
     chosen, sample, grid = exp.config.sample, experiment.sampler(exp), generate.time_grid(exp, steps)
-    size = -(-min(exp.config.eval.batch_size, chosen.pairs) // exp.mesh.size) * exp.mesh.size
+    size = -(-min(exp.config.eval.batch_size, chosen.pairs, _pairs.SHARD) // exp.mesh.size) * exp.mesh.size
     kept = np.linspace(0, steps, chosen.points + 1).astype(int)[1:]
 
     @partial(jax.jit, out_shardings=sharding.replicated(exp.mesh))
-    def generated(params: Params, x0: Array | None, first: Array) -> tuple[Array, Array]:
+    def generated(params: Params, first: Array) -> tuple[Array, Array]:
         indices = lax.with_sharding_constraint(first + jnp.arange(size), sharding.rows(exp.mesh))
-        x0, made = generate.carried(exp, sample, params, x0, chosen.seed, indices, tuple(grid))
-        if len(made.path) != steps + 1:
+        x0, made = generate.carried(exp, sample, params, None, pair_keys(chosen.seed, indices), indices, tuple(grid))
+        if chosen.points > 1 and len(made.path) != steps + 1:
             raise UsageError(f"sampler {generate.description(sample)} keeps no states on its way: set sample.solver")
-        states = made.path[kept].at[-1].set(made.x)
+        states = made.path[kept].at[-1].set(made.x) if chosen.points > 1 else made.x[None]
         return jnp.concatenate([x0[None], states]).swapaxes(0, 1), made.nfe
 
     def batch(first: int) -> Float[np.ndarray, "b k *d"]:
-        x0 = generate.given_source(exp, chosen.seed, first, size)
-        examples, nfe = generated(params, x0, first)
+        examples, nfe = generated(params, first)
         if int(nfe) == solvers.GAVE_UP:
             raise UsageError("the solver did not reach its tolerance: raise its rtol, atol or max_steps")
         return np.asarray(examples)

@@ -6,6 +6,7 @@ The first state is interpolant.start(x0). Deterministic samplers do not read the
 from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from flowmaps import lookup, rows, solvers
@@ -32,9 +33,17 @@ def one_step(roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Sam
     return composed(roles, x, grid[[0, -1]], keys, cond)
 
 
-def renoising(interpolant: Interpolant, roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond) -> Samples:
+def renoising(
+    interpolant: Interpolant, latest: float | None, roles: Roles, x: Points, grid: Grid, keys: Keys, cond: Cond
+) -> Samples:
     """Multi-step consistency sampling (Song et al. 2023, arXiv:2303.01469, alg. 1): jump to the end, take fresh noise
-    back to the next time, and jump again. Gaussian sources; the states at the grid's times have the right law."""
+    back to the next time, and jump again. Gaussian sources; the states at the grid's times have the right law.
+
+    latest: of a model that knows no later times, the last one that noise is put back to; the grid is drawn together
+    towards its beginning. None: all times are known."""
+    if latest is not None:
+        known = grid[0] + (grid - grid[0]) * (latest - grid[0]) / (grid[-1] - grid[0])
+        grid = np.concatenate([known[:-1], grid[-1:]])
 
     def step(x, s, t, number):
         jumped = flow_map(roles.student, x, s, jnp.full_like(s, grid[-1]), cond)
@@ -79,6 +88,14 @@ def adds_noise(name: str, gamma: float) -> bool:
     return name == "renoising" or (name == "gamma" and gamma > 0)
 
 
+def draws(sampler: Sampler) -> bool:
+    """Whether a sampler adds noise on its way, its own or that of the solver on the diagonal."""
+    function, bound = getattr(sampler, "func", sampler), getattr(sampler, "args", ())
+    if function is diagonal:
+        return solvers.needs_gaussian_source(bound[1])
+    return function is renoising or (function is gamma_sampling and bound[1] > 0)
+
+
 def make(name: str, *, interpolant: Interpolant, solver: str = "euler", gamma: float = 0.5) -> Sampler:
     """The sampler `name`, or the sampler `diagonal` with the solver of that name (and options).
 
@@ -93,7 +110,7 @@ def make(name: str, *, interpolant: Interpolant, solver: str = "euler", gamma: f
     return {
         "one_step": one_step,
         "composed": composed,
-        "renoising": partial(renoising, interpolant),
+        "renoising": partial(renoising, interpolant, None),
         "gamma": partial(gamma_sampling, interpolant, gamma),
         "diagonal": partial(diagonal, interpolant, solver),
     }[name]

@@ -7,11 +7,12 @@ from any checkpoint, that of a stage's end among them, as if it had never stoppe
 from collections.abc import Mapping
 from functools import partial
 
+import jax.numpy as jnp
 from jax import lax
 
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState, owned
-from flowmaps.types import Method, Stage, stage_ends
+from flowmaps.types import Method, stage_ends
 
 
 def checkpoint_of(method: Method, steps: int, newest: int) -> int | None:
@@ -31,15 +32,19 @@ def learned(method: Method, step: int, step_counts: tuple[int, ...]) -> tuple[in
 def begin(method: Method, optimizers: Mapping[str, Optimizer], state: TrainState) -> TrainState:
     """The state with which a step begins: where a stage has just ended, with weights taken over and optimizers that
     know no gradient yet."""
-    for stage, end in zip(method.stages[:-1], stage_ends(method.stages), strict=False):
-        promote = partial(promoted, stage, method, optimizers)
-        state = lax.cond(state.step == end, promote, lambda state: state, state)
+    ends = dict(zip(stage_ends(method.stages)[:-1], method.stages, strict=False))
+    for promote in {tuple(stage.promote.items()) for stage in ends.values()}:
+        now = [end for end, stage in ends.items() if tuple(stage.promote.items()) == promote]
+        taken_over = partial(promoted, dict(promote), method, optimizers)
+        state = lax.cond(jnp.isin(state.step, jnp.asarray(now)), taken_over, lambda state: state, state)
     return state
 
 
-def promoted(stage: Stage, method: Method, optimizers: Mapping[str, Optimizer], state: TrainState) -> TrainState:
+def promoted(
+    promote: Mapping[str, str], method: Method, optimizers: Mapping[str, Optimizer], state: TrainState
+) -> TrainState:
     """The state after the last step of a stage as the one before the first step of the next."""
-    params = {**state.params, **{role: state.params[source] for role, source in stage.promote.items()}}
+    params = {**state.params, **{role: state.params[source] for role, source in promote.items()}}
     fresh = {
         player: optimizer.restart(
             {role: params[role] for role in owned(method, player)}, state.step // method.periods.get(player, 1)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from flowmaps import lookup, rows
 from flowmaps.errors import UsageError
@@ -92,6 +92,11 @@ def on_path(interpolant: Interpolant, name: str, *parameters: float | int) -> La
         return interpolant.time_of_level(jnp.exp(mean + std * normal) / interpolant.source_std)
 
     return draw
+
+
+def at_index(interpolant: Interpolant, index: Float[Array, " b"] | Int[Array, " b"], count: Array | int) -> Array:
+    """The time index / count [B] of the path's clock, of a grid of `count` intervals."""
+    return interpolant.t_min + (interpolant.t_max - interpolant.t_min) * index / count
 
 
 def within(law: Law, low: float, high: float) -> Law:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -188,8 +188,12 @@ class Method(NamedTuple):
     """Outputs of the student's network, read by student.heads; the first stands for v_{s,t}."""
     guidance: Guided | None = None
     """What the student's network, which takes guidance as an input, has learned of it; None: it takes none."""
-    teacher: bool = False
-    """Whether its losses ask the teacher."""
+    teacher: Literal["", "velocity", "map", "map to the end"] = ""
+    """What its losses ask of the teacher: nothing, v_{t,t}, v_{s,t} at any times, or at t = 1."""
+    diagonal: bool = True
+    """Whether its student's v_{t,t} is the velocity."""
+    pairs: bool = False
+    """Whether it learns from stored pairs of noise and sample."""
     one_end: bool = False
     """Whether it trains maps to the path's end alone, perhaps beside the diagonal."""
     model: Callable[[Manyheaded], Noisy] | None = None

@@ -105,7 +105,7 @@ def prepare(names: Sequence[str]) -> list[Path]:
             found += [*prepare([model]), Path("runs", model)]
             if not (found[-1] / "report.html").is_file():
                 main_py(f"--config=configs/{model}.py", "--mode=train")
-        if "pairs" in config.coupling and not Path(config.coupling.pairs).is_dir():
+        if "pairs" in config.coupling:
             main_py(*pairs_command(config))
     return list(dict.fromkeys(found))
 

@@ -5,8 +5,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
 # Most of a test's time is compilation, and most of that LLVM's optimization of programs that run for a moment.
-# The fusion emitters are the slower compiler of small loops, by a factor of two on a whole training step.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest

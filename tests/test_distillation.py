@@ -91,6 +91,26 @@ def test_a_teachers_step_has_the_closed_forms_gain(name, order):
     np.testing.assert_allclose(np.log2(error(0.02) / error(0.01)), order + 1, atol=0.25)
 
 
+@pytest.mark.float64
+@pytest.mark.parametrize("path", ["linear", "trigonometric"])
+def test_heuns_step_from_no_data_is_ddims_and_near_it_too(path):
+    """Where alpha = 0 the step in sigma has no length; a step that ends without noise is Euler's."""
+    path = interpolants.make(path)
+    exact = gaussian(path).velocity
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        return exact(x, s)
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
+    for s, u in ((0.0, 0.25), (0.5, 1.0)):
+        s, u = jnp.full(4, s), jnp.full(4, u)
+        np.testing.assert_allclose(
+            steps.heun(velocity, path, x, s, u, {}), steps.ddim(velocity, path, x, s, u, {}), rtol=1e-12
+        )
+    s, u = jnp.full(4, 0.25), jnp.full(4, 0.5)
+    assert np.abs(steps.heun(velocity, path, x, s, u, {}) - steps.ddim(velocity, path, x, s, u, {})).max() > 1e-4
+
+
 @pytest.mark.parametrize("leg", ["ddim", "heun"])
 def test_consistency_distillation_rests_at_the_product_of_its_teachers_steps(leg):
     """Of N(0, STD^2 I): f_i = f_{i+1} after the step's gain, exactly and without noise."""
@@ -422,6 +442,29 @@ def test_the_boundary_ties_the_student_to_the_first_stage():
     assert tied.metrics["map"] < 0.1 * 32  # of the few rows just above, whose targets lie below
     free = loss(0.0).per_example
     assert float((free < 1e-6).mean()) > 0.9
+
+
+def test_a_truncated_model_is_never_asked_below_its_boundary():
+    """The noise is put back to levels above it, on any grid."""
+    path, asked = interpolants.variance_exploding(), []
+    method = methods.load("truncated_consistency").make(interpolant=path, total_steps=10, boundary=1.0)
+
+    def student(x, s, t, cond, *, dropout=None):
+        asked.append(s)
+        return x
+
+    roles = Roles(student, student)
+    with jax.disable_jit():
+        method.sampler(roles, jnp.ones((4, 2)), np.linspace(0, 1, 9), KEYS[:4], {})
+    seen = np.asarray(path.sigma(jnp.concatenate(asked)))
+    assert len(asked) == 8 and seen.min() > 1.0 and seen.max() > 79.9
+
+
+def test_a_stage_whose_targets_lie_above_the_boundary_is_refused():
+    with pytest.raises(UsageError, match=r"method\.stage=15: targets of the boundary's rows would not lie below it"):
+        methods.load("truncated_consistency").make(
+            interpolant=interpolants.variance_exploding(), total_steps=10, stage=15
+        )
 
 
 def test_a_boundary_outside_of_the_paths_levels_is_refused():

@@ -18,9 +18,9 @@ from flowmaps.types import NULL_LABEL, Roles
 
 
 def distilled(dataset="checker"):
-    """A small config whose method asks a teacher for its map."""
-    config = small("flow_map_distillation", dataset)
-    config.method.objective = "progressive"
+    """A small config whose method asks a teacher for its velocity."""
+    config = small("consistency", dataset)
+    config.method.leg = "ddim"
     return config
 
 
@@ -102,6 +102,9 @@ def test_a_teacher_is_guided_by_a_weaker_one(tmp_path):
         np.testing.assert_allclose(guided(x, s, s, {}), w + scale * (v - w), rtol=1e-5, atol=1e-6)
     asked = with_guidance({}, jnp.full(len(x), 2.0))  # of the row, before what the config says
     np.testing.assert_allclose(guided(x, s, s, asked), w + 2 * (v - w), rtol=1e-5, atol=1e-6)
+    config.teacher.guidance.scale = 1.0
+    with pytest.raises(UsageError, match=r"teacher\.weak=.* guides at no scale: set teacher\.guidance\.scale"):
+        experiment.build(config)
     config.teacher.workdir = None
     with pytest.raises(UsageError, match=r"teacher.weak=.* guides a teacher: set teacher.workdir too"):
         experiment.build(config)
@@ -140,7 +143,36 @@ def test_a_teacher_that_is_not_asked_and_one_that_is_missing_are_refused(tmp_pat
     with pytest.raises(UsageError, match=r"'consistency' with these options asks no teacher, and teacher\.workdir="):
         experiment.build(config)
     config.method.leg = "ddim"
-    assert experiment.build(config).method.teacher
+    assert experiment.build(config).method.teacher == "velocity"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "options", "message"),
+    [
+        ("consistency", "flow_map_distillation", {}, "'consistency', which learns no velocity: name a run of flow"),
+        ("flow_matching", "flow_map_distillation", {"objective": "progressive"}, "learns the velocity alone, and"),
+        ("consistency", "flow_map_distillation", {"objective": "progressive"}, "learns maps to the end alone, and"),
+        ("flow_matching", "truncated_consistency", {}, "learns the velocity alone, and 'truncated_consistency' asks a"),
+    ],
+)
+def test_a_teacher_is_asked_what_it_has_learned(tmp_path, teacher, student, options, message):
+    finished_run(tmp_path, method=teacher)
+    config = small(student)
+    config.method.update(options)
+    config.teacher.workdir = str(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        experiment.build(config)
+
+
+def test_a_map_is_not_carried_to_another_path(tmp_path):
+    finished_run(tmp_path)
+    config = small("flow_map_distillation")
+    config.method.objective = "progressive"
+    config.teacher.workdir = str(tmp_path)
+    experiment.build(config)
+    config.interpolant = base.part(base.interpolants, "trigonometric")
+    with pytest.raises(UsageError, match="is on another path, to which its map cannot be carried"):
+        experiment.build(config)
 
 
 @pytest.mark.parametrize("name", ["consistency", "ctm", "facm", "align_your_flow", "knowledge_distillation"])
@@ -167,7 +199,7 @@ def test_a_method_says_whether_its_loss_asks_the_teacher(name):
             return x
 
         method.losses["student"](Roles(student, student, teacher), batch, keys, jnp.zeros((), jnp.int32))
-        assert bool(asked) == method.teacher == (chosen is options)
+        assert bool(asked) == bool(method.teacher) == (chosen is options)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +233,10 @@ def test_a_student_of_every_scale_needs_a_guided_teacher_and_no_unlabelled_rows(
     config.teacher.weak = str(tmp_path / "sometimes")
     experiment.build(config)
     config.teacher.update(workdir=str(tmp_path / "sometimes"), weak=None)
+    config.teacher.guidance.scale = 2.0
+    with pytest.raises(UsageError, match=r"beside method\.guidance=\(1\.0, 3\.0\): each row draws its own scale"):
+        experiment.build(config)
+    config.teacher.guidance.scale = 1.0
     exp = experiment.build(config)
     assert exp.method.guidance is not None and config.method.label_dropout == 0
     config.guidance.scale = 4.0

@@ -1,13 +1,15 @@
 """Stored pairs: noise and where a run takes it, by index; written in shards that are whole or not there."""
 
 import json
+import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_runs
 
 from flowmaps import data as data_sets
-from flowmaps import evaluate, experiment, generate, pairs, sample
+from flowmaps import evaluate, experiment, generate, pairs
 from flowmaps.data import _pairs
 from flowmaps.errors import MissingError, UsageError
 
@@ -39,17 +41,21 @@ def make(teacher, tmp_path, monkeypatch):
 
 
 def test_a_pair_is_the_sample_of_its_index(teacher, make):
-    """x0 is the noise of sample i, x1 the sample, and the label its label; whatever the files and batches."""
+    """x0 is noise of its own index, x1 where four Euler steps take it, with its label; whatever files and batches."""
     exp, directory = teacher
     folder = make()
     found = data_sets.pairs(str(folder), exp.dataset)
     _, averages = evaluate.latest(exp, directory)
-    params = next(iter(averages.values()))
-    made = generate.samples(exp, generate.program(exp, batch_size=40), params, steps=4, seed=0, num_samples=40)
     batch = found.batch(np.arange(40))
-    np.testing.assert_allclose(batch["x1"], made.x, atol=1e-6)
-    np.testing.assert_array_equal(batch["label"], made.labels)
-    np.testing.assert_array_equal(batch["x0"], generate.noise(exp, generate.sample_keys(0, np.arange(40))))
+    velocity, cond = experiment.student(exp, next(iter(averages.values()))), {"label": jnp.arange(40) % 10}
+    noise = generate.noise(exp, pairs.pair_keys(0, np.arange(40)))
+    np.testing.assert_allclose(batch["x0"], noise, rtol=1e-6)  # two programs, and a rounding between them
+    x = jnp.asarray(batch["x0"])
+    for step in range(4):
+        s = jnp.full(40, step / 4)
+        x = x + velocity(x, s, s, cond) / 4
+    np.testing.assert_allclose(batch["x1"], x, atol=1e-5)
+    np.testing.assert_array_equal(batch["label"], np.arange(40) % 10)
     assert "path" not in batch and len(found) == 40
     for file in folder.glob("*.array_record"):
         file.unlink()
@@ -57,14 +63,26 @@ def test_a_pair_is_the_sample_of_its_index(teacher, make):
     np.testing.assert_allclose(again["x1"], batch["x1"], atol=1e-6)
 
 
+def test_no_sample_that_is_measured_starts_from_a_pairs_noise(teacher):
+    """Whatever their seeds and indices: else a student would be measured on what it was trained on."""
+    exp = teacher[0]
+    ours = generate.noise(exp, pairs.pair_keys(0, np.arange(200)))
+    theirs = np.concatenate([generate.noise(exp, generate.sample_keys(seed, np.arange(200))) for seed in (0, 1)])
+    apart = np.abs(np.asarray(ours)[:, None] - theirs[None]).max(axis=(2, 3, 4))
+    assert apart.min() > 0.1
+
+
 def test_a_trajectory_keeps_states_at_equal_times(teacher, make):
-    exp, directory = teacher
-    found = data_sets.pairs(str(make(sample__points=2)), exp.dataset)
-    params = sample.parameters(exp, directory)
-    ((_, states),) = generate.trajectories(exp, {4: next(iter(params.values()))}, seed=0, num_samples=40)
-    batch = found.batch(np.arange(40))
-    np.testing.assert_allclose(np.moveaxis(batch["path"], 1, 0), states[[2, 4]], atol=1e-6)
-    np.testing.assert_array_equal(batch["path"][:, -1], batch["x1"])
+    """The last is the pair's sample, and the one before it where half of the steps lead."""
+    exp = teacher[0]
+    whole = data_sets.pairs(str(make(sample__points=4)), exp.dataset).batch(np.arange(40))
+    shutil.rmtree(make(sample__points=4))
+    halves = data_sets.pairs(str(make(sample__points=2)), exp.dataset).batch(np.arange(40))
+    single = data_sets.pairs(str(make()), exp.dataset).batch(np.arange(40))
+    np.testing.assert_allclose(halves["path"], whole["path"][:, 1::2], atol=1e-6)
+    np.testing.assert_allclose(whole["path"][:, -1], single["x1"], atol=1e-6)
+    for batch in (whole, halves):
+        np.testing.assert_array_equal(batch["path"][:, -1], batch["x1"])
 
 
 def test_only_missing_files_are_made_again_and_are_the_same(teacher, make):
@@ -88,13 +106,26 @@ def test_only_missing_files_are_made_again_and_are_the_same(teacher, make):
         ({"sample__pairs": 41}, "holds other pairs, num_pairs 40 and not 41"),
         ({"sample__steps": (8,)}, "holds other pairs, grid"),
         ({"sample__points": 3}, "sample.points=3 must divide the 4 steps"),
-        ({"sample__sampler": "one_step", "sample__points": 2}, "sampler composed keeps no states|keeps no states"),
+        ({"sample__sampler": "one_step", "sample__points": 2}, "sampler one_step keeps no states on its way"),
+        (
+            {"sample__solver": "ddim(eta=0.5)"},
+            r"diagonal\(ddim\(eta=0.5\)\) adds noise, and a pair tells",
+        ),
+        ({"sample__grid": "shifted", "sample__points": 2}, "states at equal times: set sample.grid to 'uniform'"),
     ],
 )
 def test_pairs_that_cannot_be_are_refused(make, fields, message):
     make()
     with pytest.raises(UsageError, match=message):
         make(**fields)
+
+
+def test_pairs_of_another_guidance_are_other_pairs(teacher, make, monkeypatch):
+    """Which no other field tells."""
+    make()
+    monkeypatch.setattr(experiment, "check_guidance", lambda *_: None)
+    with pytest.raises(UsageError, match=r"holds other pairs, guidance 1\.0 and not 2\.0"):
+        make(guidance__scale=2.0)
 
 
 def test_provenance_says_what_made_them(make):
@@ -156,6 +187,27 @@ def test_pairs_of_another_kind_are_refused(make, fields, error, message):
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     with pytest.raises(error, match=message):
         experiment.train_step(experiment.build(config))
+
+
+def test_pairs_of_the_same_data_otherwise_read_are_refused(make):
+    with pytest.raises(UsageError, match=r"are of data with the fingerprint .*, and these have"):
+        experiment.build(student(make(), data__dequantise=True))
+
+
+@pytest.mark.parametrize("method", ["reflow", "knowledge_distillation", "consistency_mid_training"])
+def test_a_method_of_pairs_has_them(method):
+    with pytest.raises(UsageError, match=f"method {method!r} learns from stored pairs: set coupling.name to 'stored'"):
+        experiment.build(small_runs.plane(method))
+
+
+def test_a_student_of_trajectories_is_renoised_by_default_and_by_name(make):
+    """Its states had the laws of noised data; others of pairs have no score."""
+    config = student(make(sample__points=2))
+    config.method = small_runs.base.part(small_runs.base.methods, "knowledge_distillation", points=2)
+    exp = experiment.build(config)
+    assert experiment.sampler(exp, "renoising") == experiment.sampler(exp) == exp.method.sampler
+    with pytest.raises(UsageError, match="needs the score"):
+        experiment.sampler(exp, "ancestral")
 
 
 def test_pairs_of_other_data_are_refused(make):

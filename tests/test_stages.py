@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small_runs
 
-from flowmaps import compare, evaluate, experiment, generate, sample, train
+from flowmaps import compare, evaluate, experiment, generate, pairs, sample, train
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
 
@@ -62,6 +62,8 @@ def test_of_a_run_under_way_the_stages_that_have_begun_are_measured(tmp_path):
     only = experiment.build(staged(tmp_path / "start", steps=(1,)), training=False)
     with pytest.raises(MissingError, match=r"has trained none of the students of sample\.steps=\(1,\) yet"):
         sample.parameters(only, workdir)
+    with pytest.raises(MissingError, match="has not trained its student of 1 steps yet"):
+        pairs.run(only, workdir)
 
 
 def test_a_number_that_no_stage_trains_is_refused(tmp_path):
@@ -83,6 +85,7 @@ def test_training_in_stages_keeps_their_ends_and_goes_on_with_the_same_number_of
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"train.ema": (0.9,)}, r"train\.ema=\(0\.9,\) .* would be over the students of several stages"),
         ({"init_from": None}, "starts from a trained model: set init_from to its workdir"),
         ({"teacher.guidance.scale": 2.0}, "has its own student as its teacher: leave out what is set of teacher"),
     ],

@@ -73,7 +73,8 @@ class Pairs:
     def _readers(self) -> list:
         from array_record.python import array_record_module
 
-        return [array_record_module.ArrayRecordReader(str(file)) for file in shards(self.folder, len(self))]
+        files = shards(self.folder, len(self), self.origin["shard"])
+        return [array_record_module.ArrayRecordReader(str(file)) for file in files]
 
     @cached_property
     def _kept(self) -> Float[np.ndarray, "n k *d"] | None:
@@ -86,7 +87,7 @@ class Pairs:
         if self._kept is not None:
             return self._kept[indices]
         found = np.empty((len(indices), *self._example), np.float32)
-        files, places = np.divmod(indices, SHARD)
+        files, places = np.divmod(indices, self.origin["shard"])
         for file in np.unique(files):
             here = files == file
             found[here] = self._arrays(self._readers[file].read(places[here].tolist()))
@@ -96,9 +97,9 @@ class Pairs:
         return np.frombuffer(b"".join(records), np.float32).reshape(-1, *self._example)
 
 
-def shards(folder: Path, num_pairs: int) -> list[Path]:
-    """The files of so many examples, which may not be there yet."""
-    count = -(-num_pairs // SHARD)
+def shards(folder: Path, num_pairs: int, each: int | None = None) -> list[Path]:
+    """The files of so many examples, which may not be there yet; `each` holds SHARD of them, unless said otherwise."""
+    count = -(-num_pairs // (each or SHARD))
     return [folder / f"pairs-{number:05d}-of-{count:05d}.array_record" for number in range(count)]
 
 
@@ -127,6 +128,11 @@ def pairs(folder: str, dataset: Dataset, *, real: bool = False) -> Pairs:
             f"coupling.pairs={folder!r} are examples of shape {own[0]} in {own[1]} classes, and the data of "
             f"{wanted[0]} in {wanted[1]}"
         )
+    if found.origin["data"] != dataset.fingerprint:
+        raise UsageError(
+            f"coupling.pairs={folder!r} are of data with the fingerprint {found.origin['data']}, and these have "
+            f"{dataset.fingerprint}: give both the same options of data"
+        )
     return replace(found, real=dataset.train if real else None)
 
 
@@ -139,7 +145,7 @@ def read(folder: str) -> Pairs:
             "--config.sample.pairs=NUMBER, and name the folder that it prints"
         )
     origin = json.loads((path / "pairs.json").read_text())
-    left = sum(not file.is_file() for file in shards(path, origin["num_pairs"]))
+    left = sum(not file.is_file() for file in shards(path, origin["num_pairs"], origin["shard"]))
     if left:
         raise MissingError(
             f"coupling.pairs={folder!r} is not finished, {left} files are missing: give the command that makes it again"

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from flowmaps import rows
 from flowmaps.errors import UsageError
-from flowmaps.guidance import with_guidance, without_labels
+from flowmaps.guidance import without_labels
 from flowmaps.identities import tangent
 from flowmaps.interpolants import Interpolant
 from flowmaps.solvers import steps
@@ -39,19 +39,22 @@ def condition(batch: Batch) -> Cond:
 
 
 def teacher(roles: Roles) -> Velocity:
-    """The teacher. Raises UsageError where the run has none."""
+    """The teacher, always without dropout: with it, it would be another model a row. Raises UsageError where the run
+    has none."""
     if roles.teacher is None:
         raise UsageError(
             "the method's options ask for a teacher, and there is none: set teacher.workdir to a trained run"
         )
-    return roles.teacher
+
+    def velocity(x: Points, s: Row, t: Row, cond: Cond, *, dropout: Keys | None = None) -> Points:
+        return roles.teacher(x, s, t, cond)
+
+    return velocity
 
 
-def velocity_of(
-    source: Literal["path", "teacher"], roles: Roles, point: PathPoint, t: Row, cond: Cond, dropout: Keys
-) -> Points:
+def velocity_of(source: Literal["path", "teacher"], roles: Roles, point: PathPoint, t: Row, cond: Cond) -> Points:
     """The path's own velocity, conditional on its ends, or the teacher's marginal one."""
-    return point.velocity if source == "path" else teacher(roles)(point.x, t, t, cond, dropout=dropout)
+    return point.velocity if source == "path" else teacher(roles)(point.x, t, t, cond)
 
 
 def teacher_step(
@@ -120,7 +123,7 @@ def drawn_scale(learned: Guided, keys: Keys) -> Row:
 
 def ask_guidance(cond: Cond, learned: Guided | None, keys: Keys) -> Cond:
     """The condition in which student and teacher are asked for a drawn scale; as it is where none is learned."""
-    return cond if learned is None else with_guidance(cond, drawn_scale(learned, keys))
+    return cond if learned is None else {**cond, "guidance": drawn_scale(learned, keys)}
 
 
 def unlabelled(cond: Cond) -> Bool[Array, " b"]:

@@ -8,7 +8,7 @@ from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Float, Int
 
-from flowmaps import rows
+from flowmaps import rows, times
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
@@ -49,7 +49,7 @@ def make(
         teacher = _terms.teacher(roles)
 
         def advance(x: Array, number: Array) -> tuple[Array, Array]:
-            s, u = (time_of(interpolant, jnp.full(x.shape[0], number + side), count) for side in (0, 1))
+            s, u = (times.at_index(interpolant, jnp.full(x.shape[0], number + side), count) for side in (0, 1))
             x = steps.STEPS[solver](teacher, interpolant, x, s, u, cond)
             return x, x
 
@@ -58,11 +58,6 @@ def make(
         return stop_gradient(jnp.concatenate([start[None], states[count // points - 1 :: count // points]]))
 
     return stored if pairs == "stored" else integrated
-
-
-def time_of(interpolant: Interpolant, index: Float[Array, " b"] | Int[Array, " b"], count: int) -> Float[Array, " b"]:
-    """The time index / count of the path's clock."""
-    return interpolant.t_min + (interpolant.t_max - interpolant.t_min) * index / count
 
 
 def drawn(keys: Keys, low: Int[Array, " b"] | int, high: int) -> Int[Array, " b"]:

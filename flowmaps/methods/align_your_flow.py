@@ -72,16 +72,17 @@ def make(
         part = most * warm(step)
 
         def field(x: Points, t: Row) -> Points:
-            return _terms.teacher(roles)(x, t, t, cond, dropout=dropout)
+            return _terms.teacher(roles)(x, t, t, cond)
 
         if objective == "lagrangian":
             options = {"through": "velocity", "part": part, "dropout": dropout}
             map_ = -lagrangian(roles.student, point.x, s, t, field, cond, **options)
         else:
-            along = _terms.velocity_of(velocity, roles, point, s, cond, dropout)
+            along = _terms.velocity_of(velocity, roles, point, s, cond)
             map_ = eulerian(roles.student, point.x, s, t, along, cond, part=part, dropout=dropout)
         tangent = normalized(stop_gradient(map_), constant)
         # map_ has the gradient of -v
         return Loss(squared(stop_gradient(map_) - map_ - tangent), {"map": jnp.mean(squared(map_))})
 
-    return Method({"student": student_loss}, samplers.composed, guidance=learned, teacher=velocity == "teacher")
+    asked = "velocity" if velocity == "teacher" else ""
+    return Method({"student": student_loss}, samplers.composed, guidance=learned, teacher=asked)

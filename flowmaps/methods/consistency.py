@@ -11,8 +11,8 @@ from x_s (distillation, CD); what varies besides is how u comes to s:
                   starts as denoising (u at the path's end) and goes on from a diffusion model (config.init_from)
 
 A grid is uniform in the path's own clock: on `variance_exploding` Karras' noise levels sigma. f is the identity at the
-path's end by the prediction: `consistency`, or on a path that ends without noise `edm`. The diagonal is not learned.
-Cost: 4F a row, and 1F or 2F of the teacher.
+path's end by the prediction: `consistency`, or `edm`, which holds its ends, and so takes the path's last noise off. The
+diagonal is not learned. Cost: 4F a row, and 1F or 2F of the teacher.
 """
 
 import math
@@ -120,7 +120,7 @@ def make(
         """The times of the grid around s."""
         cells = count(step)
         cell = jnp.clip(jnp.floor((s - start) / (end - start) * cells), 0, cells - 1)
-        return Pair(*(start + (end - start) * (cell + side) / cells for side in (0, 1)))
+        return Pair(*(times.at_index(interpolant, cell + side, cells) for side in (0, 1)))
 
     def shrunk(s: Row, step: Array) -> Pair:
         """s, and the time of a smaller level: the path's end in the first stage at small levels."""
@@ -145,6 +145,7 @@ def make(
         {"student": student_loss},
         samplers.make("renoising", interpolant=interpolant),
         target_decay=decay_of(count, intervals[0], initial_decay) if initial_decay else None,
-        teacher=leg != "path",
+        teacher="" if leg == "path" else "velocity",
+        diagonal=False,
         one_end=True,
     )

@@ -12,7 +12,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from flowmaps import rows, samplers, weightings
+from flowmaps import rows, samplers, times, weightings
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms, _trajectories
@@ -48,7 +48,7 @@ def make(
         if maps == "all":
             last = _trajectories.drawn(rows.fold(keys, 1), first + 1, points + 1)
         x_s, x_t = (_trajectories.at(states, index) for index in (first, last))
-        s, t = (_trajectories.time_of(interpolant, index, points) for index in (first, last))
+        s, t = (times.at_index(interpolant, index, points) for index in (first, last))
         if maps == "all":
             far = squared(roles.student(x_s, s, t, cond, dropout=dropout) - (x_t - x_s) / expand(t - s, x_s))
             return Loss(far, {"map": jnp.mean(far)})
@@ -56,4 +56,5 @@ def make(
         return Loss(weightings.distance(residual, distance, huber), {"map": jnp.mean(squared(residual))})
 
     sampler = samplers.make("renoising" if maps == "end" else "composed", interpolant=interpolant)
-    return Method({"student": student_loss}, sampler, teacher=pairs == "online", one_end=maps == "end")
+    source = {"pairs": True} if pairs == "stored" else {"teacher": "velocity"}
+    return Method({"student": student_loss}, sampler, **source, diagonal=False, one_end=maps == "end")

@@ -79,7 +79,7 @@ def make(
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         s = draw(rows.fold(keys, 1))
         point, dropout = _terms.path_point(interpolant, batch, s), rows.fold(keys, 2)
-        along = _terms.velocity_of(velocity, roles, point, s, cond, dropout)
+        along = _terms.velocity_of(velocity, roles, point, s, cond)
         implied, flow, map_ = tangent(roles.student, point.x, along, s, cond, dropout)
         share = warm(step)
         blended = normalized(share * map_ + (1 - share) * flow, constant)
@@ -93,4 +93,5 @@ def make(
 
     owners = {"log_variance": "student"} if learned_weight else {}
     renoising = samplers.make("renoising", interpolant=interpolant)
-    return Method({"student": student_loss}, renoising, owners, teacher=velocity == "teacher", one_end=True)
+    asked = "velocity" if velocity == "teacher" else ""
+    return Method({"student": student_loss}, renoising, owners, teacher=asked, diagonal=False, one_end=True)

@@ -81,7 +81,7 @@ def make(
     early = times.within(times.uniform(), start, start + EARLY * (end - start))
 
     def time(index: Row) -> Row:
-        return start + (end - start) * index / intervals
+        return times.at_index(interpolant, index, intervals)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
@@ -132,5 +132,6 @@ def make(
             metrics["ratio"], weight = ratio, weight * ratio
         return Loss(weights[0] * map_ + weight * flow, metrics)
 
+    asked = "" if leg == "path" else "velocity"
     gamma = samplers.make("gamma", interpolant=interpolant, gamma=0.0)
-    return Method({"student": student_loss}, gamma, target_decay=lambda step: target_decay, teacher=leg != "path")
+    return Method({"student": student_loss}, gamma, target_decay=lambda step: target_decay, teacher=asked)

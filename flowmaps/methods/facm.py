@@ -66,7 +66,7 @@ def make(
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         s = draw(rows.fold(keys, 1))
         point, dropout = _terms.path_point(interpolant, batch, s), rows.fold(keys, 2)
-        along = stop_gradient(_terms.velocity_of(velocity, roles, point, s, cond, dropout))
+        along = stop_gradient(_terms.velocity_of(velocity, roles, point, s, cond))
 
         flow = tangent(roles.student, point.x, s, along, cond, dropout)
         anchor = flat_mean(flow**2) + cosine * misalignment(flow + along, along)
@@ -79,5 +79,6 @@ def make(
         raw = {"flow": jnp.mean(flat_mean(flow**2)), "map": jnp.mean(flat_mean(map_**2))}
         return Loss(anchor + consistency, raw)
 
+    asked = "velocity" if velocity == "teacher" else ""
     renoising = samplers.make("renoising", interpolant=interpolant)
-    return Method({"student": student_loss}, renoising, teacher=velocity == "teacher", one_end=True)
+    return Method({"student": student_loss}, renoising, teacher=asked, one_end=True)

@@ -52,7 +52,7 @@ def make(
         x = interpolant.point(batch["x0"], batch["x1"], s)
 
         def field(x: Points, t: Row) -> Points:
-            return teacher(x, t, t, cond, dropout=dropout)
+            return teacher(x, t, t, cond)
 
         if objective == "progressive":
             return semigroup(roles.student, teacher, x, s, t, jnp.full_like(s, 0.5), cond, dropout=dropout)
@@ -77,4 +77,5 @@ def make(
         map_, cycle = (squared(residual) for residual in inverted(roles, *given))
         return Loss(map_ + cyclic * cycle, {"map": jnp.mean(map_), "cycle": jnp.mean(cycle)})
 
-    return Method({"student": student_loss}, samplers.composed, teacher=objective != "direct")
+    asked = {"direct": "", "progressive": "map"}.get(objective, "velocity")
+    return Method({"student": student_loss}, samplers.composed, teacher=asked)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from flowmaps import rows, samplers, weightings
+from flowmaps import rows, samplers, times, weightings
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms, _trajectories
@@ -40,11 +40,12 @@ def make(
         cond = _terms.condition(batch)
         states = trajectories(roles, batch, cond)
         index = _trajectories.drawn(rows.fold(keys, 0), 0, points)
-        s, end = (_trajectories.time_of(interpolant, i, points) for i in (index, jnp.full_like(index, points)))
+        s, end = (times.at_index(interpolant, i, points) for i in (index, jnp.full_like(index, points)))
         moved = flow_map(roles.student, _trajectories.at(states, index), s, end, cond, rows.fold(keys, 1))
         residual = moved - states[-1]
         metrics = {"map": jnp.mean(weightings.squared(residual))}
         return Loss(weightings.distance(residual, distance, huber), metrics)
 
     sampler = samplers.make("one_step" if points == 1 else "renoising", interpolant=interpolant)
-    return Method({"student": student_loss}, sampler, teacher=pairs == "online", one_end=True)
+    source = {"pairs": True} if pairs == "stored" else {"teacher": "velocity"}
+    return Method({"student": student_loss}, sampler, **source, diagonal=False, one_end=True)

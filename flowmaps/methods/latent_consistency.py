@@ -14,7 +14,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from flowmaps import identities, rows, samplers, weightings
+from flowmaps import identities, rows, samplers, times, weightings
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
@@ -47,19 +47,15 @@ def make(
     if not 1 <= skip <= chain:
         raise UsageError(f"method.skip={skip} must be at least 1 and at most method.chain={chain}")
     learned = _terms.guidance_input(guidance, intervals=False)
-    start, end = interpolant.t_min, interpolant.t_max
-
-    def time(index: Row) -> Row:
-        return start + (end - start) * index / chain
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         cond = _terms.ask_guidance(cond, learned, rows.fold(keys, 3))
         index = jnp.floor(chain * rows.uniform(rows.fold(keys, 1)))
-        s, u = time(index), time(jnp.minimum(index + skip, chain))
+        s, u = (times.at_index(interpolant, i, chain) for i in (index, jnp.minimum(index + skip, chain)))
         x_s = interpolant.point(batch["x0"], batch["x1"], s)
         x_u = _terms.teacher_step(leg, roles, interpolant, x_s, s, u, cond)
-        ends, dropout = jnp.full_like(s, end), rows.fold(keys, 2)
+        ends, dropout = jnp.full_like(s, interpolant.t_max), rows.fold(keys, 2)
         residual = identities.consistency(roles.student, roles.target, (x_s, x_u), s, u, ends, cond, dropout)
         far = weightings.distance(residual, distance, huber)
         return Loss(far, {"map": jnp.mean(weightings.squared(residual))})
@@ -69,6 +65,7 @@ def make(
         samplers.make("renoising", interpolant=interpolant),
         target_decay=lambda step: target_decay,
         guidance=learned,
-        teacher=True,
+        teacher="velocity",
+        diagonal=False,
         one_end=True,
     )

@@ -21,9 +21,9 @@ from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
-from flowmaps import rows, samplers
+from flowmaps import rows, samplers, times
 from flowmaps.errors import UsageError
-from flowmaps.identities import flow_map
+from flowmaps.identities import flow_map, semigroup
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.rows import expand
@@ -74,30 +74,23 @@ def make(
     """
     parts = halvings(first, last, total_steps, longer)
     begins = jnp.asarray(stage_ends(parts)[:-1], jnp.int32)
-    start, length = interpolant.t_min, interpolant.t_max - interpolant.t_min
 
-    def generated(teacher: Velocity, batch: Batch, index: Row, count: Array, cond: Cond, dropout: Keys) -> Points:
+    def generated(teacher: Velocity, batch: Batch, index: Row, count: Array, cond: Cond) -> Points:
         """The source carried to the time index / count by the teacher's steps."""
 
         def advance(number: Array, x: Points) -> Points:
-            s, t = (jnp.full_like(index, start) + length * (number + side) / (2 * count) for side in (0, 1))
+            s, t = (times.at_index(interpolant, jnp.full_like(index, number + side), 2 * count) for side in (0, 1))
             there = expand(2 * index, x) <= number
-            return jnp.where(there, x, flow_map(teacher, x, s, t, cond, dropout))
+            return jnp.where(there, x, flow_map(teacher, x, s, t, cond))
 
         return lax.fori_loop(0, (2 * count - 2).astype(jnp.int32), advance, interpolant.start(batch["x0"]))
 
-    def average(teacher: Velocity, x: Points, s: Row, t: Row, cond: Cond, keys: Keys, dropout: Keys) -> Points:
-        """The average velocity of the teacher's two steps from s to t."""
-
-        def leg(x: Points, s: Row, u: Row, stream: int) -> Points:
-            if teacher_step == "map":
-                return teacher(x, s, u, cond, dropout=dropout)
-            moved = steps.ancestral(teacher, interpolant, x, s, u, cond, rows.fold(keys, stream), dropout)
-            return (moved - x) / expand(u - s, x)
-
-        middle = (s + t) / 2
-        first_leg = leg(x, s, middle, 0)
-        return (first_leg + leg(x + expand(middle - s, x) * first_leg, middle, t, 1)) / 2
+    def drawn(teacher: Velocity, x: Points, s: Row, t: Row, cond: Cond, keys: Keys) -> Points:
+        """The average velocity of two steps of ancestral sampling from s to t."""
+        middle, moved = (s + t) / 2, x
+        for stream, (start, stop) in enumerate(((s, middle), (middle, t))):
+            moved = steps.ancestral(teacher, interpolant, moved, start, stop, cond, rows.fold(keys, stream))
+        return (moved - x) / expand(t - s, x)
 
     def distances(residual: Points, s: Row, t: Row) -> dict[str, Row]:
         """|r|^2 in the units of each prediction. The ends are linear in the velocity, and x_s is the same for both."""
@@ -117,13 +110,17 @@ def make(
         teacher, dropout = _terms.teacher(roles), rows.fold(keys, 2)
         count = first * 0.5 ** (1 + jnp.sum(step >= begins))
         index = jnp.floor(count * rows.uniform(rows.fold(keys, 1)))
-        s, t = (start + length * (index + side) / count for side in (0, 1))
+        s, t = (times.at_index(interpolant, index + side, count) for side in (0, 1))
         if inputs == "data":
             x = interpolant.point(batch["x0"], batch["x1"], s)
         else:
-            x = stop_gradient(generated(teacher, batch, index, count, cond, dropout))
-        aim = stop_gradient(average(teacher, x, s, t, cond, rows.fold(keys, 3), dropout))
-        far = distances(roles.student(x, s, t, cond, dropout=dropout) - aim, s, t)
+            x = stop_gradient(generated(teacher, batch, index, count, cond))
+        if teacher_step == "map":
+            residual = semigroup(roles.student, teacher, x, s, t, jnp.full_like(s, 0.5), cond, dropout=dropout)
+        else:
+            aim = stop_gradient(drawn(teacher, x, s, t, cond, rows.fold(keys, 3)))
+            residual = roles.student(x, s, t, cond, dropout=dropout) - aim
+        far = distances(residual, s, t)
         return Loss(far[space], {"map": jnp.mean(far["velocity"]), "sampling_steps": count})
 
     return Method(
@@ -132,5 +129,5 @@ def make(
         owners={"teacher": "frozen"},
         init={"teacher": "student"},
         stages=parts,
-        teacher=True,
+        teacher="map",
     )

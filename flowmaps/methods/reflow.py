@@ -65,4 +65,5 @@ def make(
         terms = {name: weightings.distance(found, distance, huber) for name, found in both.items()}
         return _terms.loss(terms, shares, shares, {name: squared(found) for name, found in both.items()})
 
-    return Method({"student": student_loss}, samplers.make("diagonal", interpolant=interpolant), diagonal_only=True)
+    euler = samplers.make("diagonal", interpolant=interpolant)
+    return Method({"student": student_loss}, euler, diagonal_only=True, pairs=True)

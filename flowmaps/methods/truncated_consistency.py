@@ -3,9 +3,11 @@ learns from noise levels above sigma' alone. With h the student f there and the 
 
     L = E w d( f(x_s), sg h(x_u) ) over levels above sigma'  +  w_b E w d( f(x_s), sg g(x_u) ) at sigma' itself,
  x_s and x_u on one path as in ECT's last stage. The second term, the boundary, ties the student to the first stage;
-without it any constant would do. Samples are taken at levels above sigma'. Cost: 5F a row, the teacher's pass included.
+without it any constant would do. Sampling puts noise back to levels above sigma' alone. Cost: 5F a row, the teacher's
+pass included.
 """
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -46,13 +48,20 @@ def make(
     sigma' (for the paper's heavy-tailed law of levels). w is 1 / (sigma(s) - sigma(u)). distance, huber: see
     weightings.distance.
 
-    Raises UsageError for a boundary that is not inside of the path's levels, or a teacher that is not there (with the
-    first batch).
+    Raises UsageError for a boundary that is not inside of the path's levels, a stage in which its rows' targets are not
+    below it, or a teacher that is not there (with the first batch).
     """
     with jax.ensure_compile_time_eval():
         last = interpolant.time_of_level(jnp.asarray(boundary * (1 + BELOW) / interpolant.source_std))
     if not interpolant.t_min + 1e-6 < float(last) < interpolant.t_max - 1e-6:
         raise UsageError(f"method.boundary={boundary} is not among the path's noise levels: choose one inside of them")
+    with jax.ensure_compile_time_eval():
+        target = interpolant.sigma(time_of_ratio(interpolant, jnp.asarray([last]), ratio, stage))[0]
+    if not target < boundary:
+        raise UsageError(
+            f"method.stage={stage}: targets of the boundary's rows would not lie below it, and nothing would tie the "
+            "student to its teacher: choose an earlier stage"
+        )
     shares = (boundary_share, 1 - boundary_share)
     law = times.within(times.uniform(), interpolant.t_min, float(last))
 
@@ -77,5 +86,5 @@ def make(
         terms, weights = {"boundary": tied, "map": map_}, (boundary_weight, 1.0)
         return _terms.loss(terms, shares, weights, {"boundary": raw_tied, "map": raw})
 
-    renoising = samplers.make("renoising", interpolant=interpolant)
-    return Method({"student": student_loss}, renoising, teacher=True, one_end=True)
+    above = partial(samplers.renoising, interpolant, float(last))
+    return Method({"student": student_loss}, above, teacher="map to the end", diagonal=False, one_end=True)

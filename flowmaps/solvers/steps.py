@@ -32,17 +32,15 @@ def heun(
     velocity: Velocity, interpolant: Interpolant, x: Points, s: Times, u: Times, cond: Cond, dropout: Keys | None = None
 ) -> Points:
     """Heun's step in EDM's coordinates (arXiv:2206.00364, algorithm 1): the mean of the two ends' noise. Two
-    evaluations; singular where alpha = 0, and Euler's step where u has no noise."""
-
-    def noise(x: Points, t: Times) -> Points:
-        return interpolant.ends_from_velocity(x, velocity(x, t, t, cond, dropout=dropout), t).noise
-
-    a, b = (expand(c.value(s), x) for c in (interpolant.alpha, interpolant.beta))
-    a_u, b_u = (expand(c.value(u), x) for c in (interpolant.alpha, interpolant.beta))
-    first = noise(x, s)
-    euler = a_u * (x / a + (b_u / a_u - b / a) * first)
-    second = jnp.where(b_u > 0, noise(euler, u), first)
-    return a_u * (x / a + (b_u / a_u - b / a) * (first + second) / 2)
+    evaluations. `ddim`, which is Euler's step there, where u has no noise, or s no data and the step no length."""
+    ends = interpolant.ends_from_velocity(x, velocity(x, s, s, cond, dropout=dropout), s)
+    euler = x + expand(u - s, x) * interpolant.chord(*ends, s, u)
+    second = interpolant.ends_from_velocity(euler, velocity(euler, u, u, cond, dropout=dropout), u).noise
+    a, b, a_u, b_u = (c.value(t) for t in (s, u) for c in (interpolant.alpha, interpolant.beta))
+    twice = (a > 0) & (b_u > 0)
+    length = jnp.where(twice, b_u - a_u * b / jnp.where(a > 0, a, 1.0), 0.0)  # alpha(u) times sigma's fall
+    change = jnp.where(expand(length, x) == 0, 0.0, second - ends.noise)
+    return euler + expand(length, x) * change / 2
 
 
 def ancestral(
