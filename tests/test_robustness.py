@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -15,7 +16,7 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from flowmaps import data, experiment, generate
+from flowmaps import data, experiment, generate, pairs
 from flowmaps.checkpoints import Checkpoints
 
 CONFIG = f"--config={launcher.TINY}"
@@ -229,4 +230,19 @@ def test_kill_9_while_pairs_are_made_loses_and_doubles_none(tmp_path):
     assert all((folder / name).stat().st_mtime_ns == written for name, written in before.items())
     exp = experiment.build(tiny.get_config(), training=False)
     found = data.pairs(str(folder), exp.dataset).batch(np.arange(40_000))
-    np.testing.assert_array_equal(found["x0"], generate.noise(exp, generate.sample_keys(0, np.arange(40_000))))
+    noise = generate.noise(exp, pairs.pair_keys(0, np.arange(40_000)))
+    np.testing.assert_allclose(found["x0"], noise, rtol=1e-6)
+
+
+def test_two_processes_make_the_pairs_of_one(tmp_path):
+    """By turns, from what the first of them finds missing."""
+    run = launcher.start(CONFIG, "--config.eval.metrics=()", f"--workdir={tmp_path / 'one'}", log=tmp_path / "log")
+    assert run.wait() == 0
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    make = (CONFIG, "--mode=sample", "--config.sample.pairs=20000")
+    assert launcher.start(*make, f"--workdir={tmp_path / 'one'}", log=tmp_path / "log").wait() == 0
+    runs = start_two(*make, f"--workdir={tmp_path / 'two'}", log=tmp_path / "log")
+    assert [run.wait() for run in runs] == [0, 0]
+    dataset = experiment.build(tiny.get_config(), training=False).dataset
+    one, two = (data.pairs(str(tmp_path / name / "pairs"), dataset).batch(np.arange(20_000)) for name in ("one", "two"))
+    assert_same(one, two, rtol=1e-5, atol=1e-6)
