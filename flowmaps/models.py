@@ -68,8 +68,9 @@ def make_path(config: ConfigDict) -> Interpolant:
 
 
 def same_path(one: ConfigDict, other: ConfigDict) -> bool:
-    """Whether two configs have one path and one source."""
-    return one.interpolant == other.interpolant and one.coupling.scale == other.coupling.scale
+    """Whether two configs have one path and one source; that one of them is locked makes no difference."""
+    same = one.interpolant.to_dict() == other.interpolant.to_dict()
+    return same and one.coupling.scale == other.coupling.scale
 
 
 def teacher_configs(config: ConfigDict) -> dict[str, ConfigDict]:

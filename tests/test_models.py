@@ -10,7 +10,7 @@ import pytest
 from test_experiment import batches, finished_run, small
 
 from configs import base
-from flowmaps import experiment, interpolants, methods, models, rows
+from flowmaps import experiment, interpolants, methods, models, networks, rows
 from flowmaps import train_step as step_
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.guidance import with_guidance
@@ -162,6 +162,20 @@ def test_a_teacher_is_asked_what_it_has_learned(tmp_path, teacher, student, opti
     config.teacher.workdir = str(tmp_path)
     with pytest.raises(UsageError, match=message):
         experiment.build(config)
+
+
+def test_a_teacher_on_the_same_path_is_not_carried_over(tmp_path):
+    """Also where the config is locked, as the command line's is: else its map would be lost."""
+    finished_run(tmp_path)
+    config = small("flow_map_distillation")
+    config.method.objective = "progressive"
+    config.teacher.workdir = str(tmp_path)
+    config.lock()
+    exp = experiment.build(config)
+    x, s = points()
+    params = experiment.init(exp).params["teacher"]
+    learned = networks.bind(exp.networks["teacher"], params)
+    np.testing.assert_allclose(roles_of(exp).teacher(x, s, 1 - 0 * s, {}), learned(x, s, 1 - 0 * s, {}), rtol=1e-6)
 
 
 def test_a_map_is_not_carried_to_another_path(tmp_path):
