@@ -169,10 +169,20 @@ def test_a_config_whose_data_the_user_brings_takes_a_step(name, request, tmp_pat
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (params, state.params["student"])), strict=True))
 
 
-@pytest.mark.parametrize("run", ["facm_digits_two_clocks", "tvm_digits_guided", "lcm_digits_guided"])
+VARIANTS = (
+    "facm_digits_two_clocks",
+    "tvm_digits_guided",
+    "lcm_digits_guided",
+    "reflow_digits_mixed",
+    "reflow_digits_distilled",
+    "knowledge_distillation_digits_trajectories",
+)
+
+
+@pytest.mark.parametrize("run", VARIANTS)
 def test_a_variant_takes_a_step(run, tmp_path):
     exp = experiment.build(with_teacher(load(run), tmp_path))
-    batch = exp.dataset.train.batch(np.arange(exp.config.train.batch_size))
+    batch = exp.examples.batch(np.arange(exp.config.train.batch_size))
     state, metrics = experiment.train_step(exp)(experiment.init(exp), experiment.global_batch(exp, batch))
     assert int(state.skipped) == 0 and float(metrics["grad_norm"]) > 0
 
