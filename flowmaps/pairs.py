@@ -57,6 +57,8 @@ def run(exp: Experiment, workdir: Path) -> Path:
         if turn % jax.process_count() == jax.process_index():
             _pairs.write_shard(files[number], examples)
         logging.info("%d of %d pairs", min(first + _pairs.SHARD, chosen.pairs), chosen.pairs)
+        if lost := np.sum(~np.isfinite(examples.reshape(len(examples), -1)).all(axis=1)):
+            logging.warning("%d of these pairs are not finite: updates that meet them are skipped", lost)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("pairs are written")
     return folder
