@@ -139,7 +139,7 @@ def test_paths_of_another_scale_start_from_the_same_draws(tmp_path, monkeypatch)
     for scale in (0.5, 2.0):
         exp = experiment.build(small_runs.plane(coupling__scale=scale, mesh__data=1))
         monkeypatch.setattr(evaluate, "latest", lambda exp, workdir: (10, {None: small_runs.zeros(exp)}))
-        made[scale] = compare.draw(compare.Run(tmp_path, exp, []), [1, 3], 5)
+        made[scale] = compare.draw(compare.Run(tmp_path, exp, 10, []), [1, 3], 5)
     keys = generate.sample_keys(compare.SEED, np.arange(5))
     for steps in (1, 3):
         np.testing.assert_allclose(made[2.0][steps].x, 4 * made[0.5][steps].x, rtol=1e-6)
