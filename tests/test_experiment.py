@@ -344,9 +344,11 @@ PARTS = {
     "dit": {"patch": 2, "width": 64, "depth": 1, "heads": 2},
     "unet": {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4,)},
 }
+EACH = ("mlp", "dit", pytest.param("unet", marks=pytest.mark.long))
+"""The last takes a minute to compile."""
 
 
-@pytest.mark.parametrize("network", PARTS)
+@pytest.mark.parametrize("network", EACH)
 def test_a_guided_student_starts_as_the_unguided_model_that_it_comes_from(tmp_path, network):
     """At every scale and interval, of a guided diffusion model's weights, and its new weights learn."""
     config = base.digits("diffusion", label_dropout=0.1)
@@ -414,7 +416,7 @@ def test_a_start_without_the_score_is_refused_to_solvers_that_need_it():
     experiment.sampler(experiment.build(config), "euler_maruyama")
 
 
-@pytest.mark.parametrize("network", PARTS)
+@pytest.mark.parametrize("network", EACH)
 def test_the_adaptive_weight_makes_the_last_layers_gradients_equally_long(network):
     """ratio |grad of denoising| = |grad of the map| in the last kernel, and nothing else is changed by it."""
     config = base.on_levels(base.digits("ctm", intervals=4), "variance_exploding", "edm")
