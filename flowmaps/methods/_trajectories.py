@@ -8,12 +8,13 @@ from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Float, Int
 
-from flowmaps import rows, times
+from flowmaps import rows, times, weightings
 from flowmaps.errors import UsageError
+from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.solvers import steps
-from flowmaps.types import Array, Batch, Cond, Keys, Roles
+from flowmaps.types import Array, Batch, Cond, Keys, Loss, LossFn, Roles
 
 States = Float[Array, "k b *d"]
 """At the times 0, 1/K, ..., 1 of the path's clock; the first is interpolant.start(x0)."""
@@ -58,6 +59,24 @@ def make(
         return stop_gradient(jnp.concatenate([start[None], states[count // points - 1 :: count // points]]))
 
     return stored if pairs == "stored" else integrated
+
+
+def to_the_end(
+    trajectories: Trajectories, interpolant: Interpolant, points: int, distance: str, huber: float
+) -> LossFn:
+    """d(X_{s,1}(x_s), x_1) at a state x_s of each row's way but the last, uniformly; see weightings.distance. No label
+    is dropped: x_1 has it."""
+
+    def loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
+        cond = _terms.condition(batch)
+        states = trajectories(roles, batch, cond)
+        index = drawn(rows.fold(keys, 0), 0, points)
+        s, end = (times.at_index(interpolant, i, points) for i in (index, jnp.full_like(index, points)))
+        residual = flow_map(roles.student, at(states, index), s, end, cond, rows.fold(keys, 1)) - states[-1]
+        far = weightings.distance(residual, distance, huber)
+        return Loss(far, {"map": jnp.mean(weightings.squared(residual))})
+
+    return loss
 
 
 def drawn(keys: Keys, low: Int[Array, " b"] | int, high: int) -> Int[Array, " b"]:

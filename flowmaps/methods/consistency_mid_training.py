@@ -12,8 +12,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from flowmaps import rows, samplers, times, weightings
-from flowmaps.identities import flow_map
+from flowmaps import rows, samplers, times
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms, _trajectories
 from flowmaps.rows import expand
@@ -40,21 +39,19 @@ def make(
     """
     trajectories = _trajectories.make(interpolant, pairs, points, solver, solver_steps)
 
-    def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, dropout = _terms.condition(batch), rows.fold(keys, 2)
+    def between(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
+        cond = _terms.condition(batch)
         states = trajectories(roles, batch, cond)
         first = _trajectories.drawn(rows.fold(keys, 0), 0, points)
-        last = jnp.full_like(first, points)
-        if maps == "all":
-            last = _trajectories.drawn(rows.fold(keys, 1), first + 1, points + 1)
+        last = _trajectories.drawn(rows.fold(keys, 1), first + 1, points + 1)
         x_s, x_t = (_trajectories.at(states, index) for index in (first, last))
         s, t = (times.at_index(interpolant, index, points) for index in (first, last))
-        if maps == "all":
-            far = squared(roles.student(x_s, s, t, cond, dropout=dropout) - (x_t - x_s) / expand(t - s, x_s))
-            return Loss(far, {"map": jnp.mean(far)})
-        residual = flow_map(roles.student, x_s, s, t, cond, dropout) - x_t
-        return Loss(weightings.distance(residual, distance, huber), {"map": jnp.mean(squared(residual))})
+        average = roles.student(x_s, s, t, cond, dropout=rows.fold(keys, 2))
+        far = squared(average - (x_t - x_s) / expand(t - s, x_s))
+        return Loss(far, {"map": jnp.mean(far)})
 
+    to_the_end = _trajectories.to_the_end(trajectories, interpolant, points, distance, huber)
+    student_loss = {"end": to_the_end, "all": between}[maps]
     sampler = samplers.make("renoising" if maps == "end" else "composed", interpolant=interpolant)
     source = {"pairs": True} if pairs == "stored" else {"teacher": "velocity"}
     return Method({"student": student_loss}, sampler, **source, diagonal=False, one_end=maps == "end")

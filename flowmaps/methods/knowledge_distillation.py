@@ -9,13 +9,10 @@ teacher makes of one noise has a mean, which is a blur. Cost: 3F a row; online t
 
 from typing import Literal
 
-import jax.numpy as jnp
-
-from flowmaps import rows, samplers, times, weightings
-from flowmaps.identities import flow_map
+from flowmaps import samplers
 from flowmaps.interpolants import Interpolant
-from flowmaps.methods import _terms, _trajectories
-from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
+from flowmaps.methods import _trajectories
+from flowmaps.types import Method
 
 
 def make(
@@ -36,16 +33,7 @@ def make(
     """
     trajectories = _trajectories.make(interpolant, pairs, points, solver, solver_steps)
 
-    def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.condition(batch)
-        states = trajectories(roles, batch, cond)
-        index = _trajectories.drawn(rows.fold(keys, 0), 0, points)
-        s, end = (times.at_index(interpolant, i, points) for i in (index, jnp.full_like(index, points)))
-        moved = flow_map(roles.student, _trajectories.at(states, index), s, end, cond, rows.fold(keys, 1))
-        residual = moved - states[-1]
-        metrics = {"map": jnp.mean(weightings.squared(residual))}
-        return Loss(weightings.distance(residual, distance, huber), metrics)
-
+    student_loss = _trajectories.to_the_end(trajectories, interpolant, points, distance, huber)
     sampler = samplers.make("one_step" if points == 1 else "renoising", interpolant=interpolant)
     source = {"pairs": True} if pairs == "stored" else {"teacher": "velocity"}
     return Method({"student": student_loss}, sampler, **source, diagonal=False, one_end=True)
