@@ -1,6 +1,5 @@
 """From a config to the parts of a run: with models.py the one place, beside the modes, that reads a config."""
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from flowmaps import (
+    checks,
     couplings,
     data,
     ema,
@@ -37,7 +37,7 @@ from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
-from flowmaps.types import Array, Guided, LastLayer, Method, Params, Roles, Sampler, Velocity, stage_ends
+from flowmaps.types import Array, LastLayer, Method, Params, Roles, Sampler, Velocity, stage_ends
 
 
 class Experiment(NamedTuple):
@@ -79,7 +79,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
-    check_ranges(config)
+    checks.ranges(config)
     interpolant = models.make_path(config)
     method = models.make_method(config, interpolant)
     teachers = models.teacher_configs(config) if training else {}
@@ -87,19 +87,16 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
     made |= {role: made["student"] for role, source in method.init.items() if source == "student"}
     dataset = load_data(config.data)
-    if method.gaussian_source and not gaussian_source(config, dataset):
-        raise UsageError(
-            f"method {config.method.name!r} with these options needs a Gaussian source independent of the data: set "
-            "coupling.name to 'independent' and leave out data.source"
-        )
+    checks.source(config, method, dataset)
     if method.guidance is None:
-        check_guidance(config, dataset)
+        checks.guidance(config, dataset)
     else:
-        check_learned_guidance(config, method.guidance)
-    check_prediction(config, method)
+        checks.learned_guidance(config, method.guidance)
+    checks.prediction(config, method)
     if training:
-        check_teacher(config, method)
-        check_pairs(config, method)
+        checks.teacher(config, method)
+        checks.pairs(config, method)
+        checks.averages(config, method)
     return Experiment(
         config=config,
         method=method,
@@ -131,101 +128,6 @@ def load_pairs(config: ConfigDict, dataset: data.Dataset) -> data.Pairs:
     names = ("data.name", "data.source", "coupling.scale", *(("interpolant",) if pairs.points > 1 else ()))
     trained.check_same(trained.restored(pairs.origin["config"]), config, names, "coupling.pairs")
     return pairs
-
-
-def gaussian_source(config: ConfigDict, dataset: data.Dataset) -> bool:
-    """Whether x0 is Gaussian and independent of x1, so that a velocity tells the score."""
-    return config.coupling.name == "independent" and dataset.source is None
-
-
-def check_guidance(config: ConfigDict, dataset: data.Dataset) -> None:
-    """Raises UsageError where sampling is to leave out the label, and there is none, or the network always had it."""
-    scale = config.guidance.scale
-    if scale != 1 and dataset.num_classes == 0:
-        raise UsageError(f"guidance.scale={scale} needs labels, and data {config.data.name!r} has none")
-    if scale != 1 and config.method.get("label_dropout", 0.0) == 0:
-        raise UsageError(
-            f"guidance.scale={scale} needs a network that knows unlabelled data too: train it with "
-            "method.label_dropout above 0, for example 0.1"
-        )
-
-
-def check_learned_guidance(config: ConfigDict, learned: Guided) -> None:
-    """Raises UsageError where sampling asks a network for guidance that it takes as an input and has not learned."""
-    scale, interval = config.guidance.scale, tuple(config.guidance.interval)
-    if not learned.low <= scale <= learned.high:
-        raise UsageError(
-            f"guidance.scale={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set it to "
-            "one of these"
-        )
-    if interval != (0.0, 1.0) and not learned.intervals:
-        raise UsageError(f"guidance.interval={interval}: {config.method.name} trains the whole of (0, 1) alone")
-
-
-def check_teacher(config: ConfigDict, method: Method) -> None:
-    """Raises UsageError for a teacher that the method never asks, or does ask and has not; and where the student is its
-    own first teacher, for another one or no weights to start from."""
-    given = trained.named(config.teacher.workdir) is not None
-    if method.init.get("teacher") == "student":
-        check_promoted_teacher(config)
-    elif given and not method.teacher:
-        raise UsageError(
-            f"method {config.method.name!r} with these options asks no teacher, and teacher.workdir="
-            f"{config.teacher.workdir!r} names one: leave it out, or choose a method of docs/distillation.md"
-        )
-    elif method.teacher and not given:
-        raise UsageError(
-            f"method {config.method.name!r} with these options asks a teacher: set teacher.workdir to a trained run"
-        )
-
-
-def check_pairs(config: ConfigDict, method: Method) -> None:
-    """Raises UsageError for a method that learns from pairs, and has none; and for averages of a run in stages, which
-    would be over students of several."""
-    if method.pairs and "pairs" not in config.coupling:
-        raise UsageError(
-            f"method {config.method.name!r} learns from stored pairs: set coupling.name to 'stored' and coupling.pairs"
-        )
-    if method.stages and config.train.ema:
-        raise UsageError(
-            f"train.ema={config.train.ema} of method {config.method.name!r} would be over the students of several "
-            "stages: set train.ema to () and eval.ema to (-1,)"
-        )
-
-
-def check_promoted_teacher(config: ConfigDict) -> None:
-    """Raises UsageError where a student that is its own first teacher has no weights to start from, or is given another
-    teacher."""
-    if trained.named(config.init_from) is None:
-        raise UsageError(f"method {config.method.name!r} starts from a trained model: set init_from to its workdir")
-    if trained.named(config.teacher.workdir) is not None or config.teacher.guidance.scale != 1:
-        raise UsageError(
-            f"method {config.method.name!r} has its own student as its teacher: leave out what is set of teacher, and "
-            "name the model that it starts from in init_from"
-        )
-
-
-def check_prediction(config: ConfigDict, method: Method) -> None:
-    """Raises UsageError where the prediction knows one end and the method trains maps to others."""
-    if config.prediction.name == "two_clocks" and not method.one_end:
-        raise UsageError(
-            f"prediction 'two_clocks' asks for the map to the path's end alone, and method {config.method.name!r} "
-            "trains others: choose velocity"
-        )
-
-
-def check_ranges(config: ConfigDict) -> None:
-    """Raises UsageError for a decay, an interval or a share of labels outside its range."""
-    for decay in config.train.ema:
-        if not 0 <= decay < 1:
-            raise UsageError(f"train.ema={config.train.ema}: a decay lies in [0, 1)")
-    for name, guidance in (("guidance", config.guidance), ("teacher.guidance", config.teacher.get("guidance"))):
-        if guidance is not None and len(guidance.interval) != 2:
-            raise UsageError(f"{name}.interval={guidance.interval} must be two times")
-        if guidance is not None and not math.isfinite(guidance.scale):
-            raise UsageError(f"{name}.scale={guidance.scale} must be a number; 1: none")
-    if not 0 <= config.method.get("label_dropout", 0.0) <= 1:
-        raise UsageError(f"method.label_dropout={config.method.label_dropout} must lie in [0, 1]")
 
 
 def make_networks(
@@ -422,7 +324,7 @@ def own_sampler(exp: Experiment) -> Sampler:
 
 def tells_score(exp: Experiment) -> bool:
     """Whether the score is the velocity's conversion: of a Gaussian source alone, without a latent beside it."""
-    return gaussian_source(exp.config, exp.dataset) and exp.method.model is None
+    return checks.gaussian_source(exp.config, exp.dataset) and exp.method.model is None
 
 
 def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import small_runs
 
+from flowmaps import checks, evaluate, experiment, generate, pairs
 from flowmaps import data as data_sets
-from flowmaps import evaluate, experiment, generate, pairs
 from flowmaps.data import _pairs
 from flowmaps.errors import MissingError, UsageError
 
@@ -123,7 +123,7 @@ def test_pairs_that_cannot_be_are_refused(make, fields, message):
 def test_pairs_of_another_guidance_are_other_pairs(teacher, make, monkeypatch):
     """Which no other field tells."""
     make()
-    monkeypatch.setattr(experiment, "check_guidance", lambda *_: None)
+    monkeypatch.setattr(checks, "guidance", lambda *_: None)
     with pytest.raises(UsageError, match=r"holds other pairs, guidance 1\.0 and not 2\.0"):
         make(guidance__scale=2.0)
 
