@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from flowmaps import couplings, data, interpolants, lookup, methods, networks, predictions
+from flowmaps import adversaries, couplings, data, interpolants, lookup, methods, networks, predictions
 
 
 def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
@@ -43,8 +43,10 @@ def get_config() -> ConfigDict:
     config.coupling = part(couplings, "independent")  # draws the source x0; `scale` is its standard deviation
     config.network = part(networks, "mlp")
     config.prediction = part(predictions, "velocity")  # what the network's output means
-    config.players = ConfigDict()  # role -> {network} of the other networks that a method may train
+    config.players = ConfigDict()  # role -> {network, optimizer} of the other networks that a method may train
     config.players.log_variance = ConfigDict({"network": part(networks, "log_variance")})
+    config.players.critic = ConfigDict({"network": part(networks, "critic")})
+    config.adversary = ConfigDict(adversaries.OPTIONS)  # a critic beside any method; of weight 0: none
     config.data = ConfigDict()  # `name` and its options, see flowmaps/data
     config.init_from = placeholder(str)  # a workdir whose averaged weights the student starts from
     config.teacher = ConfigDict()
@@ -195,6 +197,15 @@ def distilled(config: ConfigDict, teacher: str, *, start: bool = True) -> Config
     config.teacher.workdir = f"runs/{teacher}"
     if start:
         config.init_from = config.teacher.workdir
+    return config
+
+
+def matching(bundle: Callable[..., ConfigDict], method: str, teacher: str, **options: Any) -> ConfigDict:
+    """A one-step generator on a data set's bundle that matches the law of EDM's denoiser, from which it starts."""
+    config = distilled(on_levels(bundle(method, **options), "variance_exploding", "edm"), teacher)
+    config.network.residual = True
+    config.optimizer.update(learning_rate=1e-4, schedule="constant", b1=0.0)
+    config.players.fake = ConfigDict({"optimizer": {"learning_rate": 1e-3}})
     return config
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
+from jax import lax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -37,7 +38,7 @@ from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
-from flowmaps.types import Array, LastLayer, Method, Params, Roles, Sampler, Velocity, stage_ends
+from flowmaps.types import Array, Cond, LastLayer, Method, Params, Roles, Sampler, Velocity, stage_ends
 
 
 class Experiment(NamedTuple):
@@ -82,10 +83,13 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     checks.ranges(config)
     interpolant = models.make_path(config)
     method = models.make_method(config, interpolant)
+    if not training:
+        method = student_alone(method)
     teachers = models.teacher_configs(config) if training else {}
     made = {"student": models.Model(config, method, interpolant)}
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
-    made |= {role: made["student"] for role, source in method.init.items() if source == "student"}
+    made |= {role: made[source] for role, source in method.init.items() if source in made}
+    readings = {role: models.reading(model, interpolant) for role, model in made.items()}
     dataset = load_data(config.data)
     checks.source(config, method, dataset)
     if method.guidance is None:
@@ -103,13 +107,18 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
         interpolant=interpolant,
         coupling=couplings.make(config.coupling.name, **models.options(config.coupling)),
         teachers=teachers,
-        readings={role: models.reading(model, interpolant) for role, model in made.items()},
-        networks=make_networks(config, method, made, dataset),
+        readings=readings,
+        networks=make_networks(config, method, made, readings, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
         pairs=load_pairs(config, dataset) if training and "pairs" in config.coupling else None,
         mesh=mesh,
     )
+
+
+def student_alone(method: Method) -> Method:
+    """The method without the other players, which nobody needs who generates."""
+    return method._replace(losses={"student": method.losses["student"]}, owners={}, init={})
 
 
 def load_data(section: ConfigDict) -> data.Dataset:
@@ -131,9 +140,14 @@ def load_pairs(config: ConfigDict, dataset: data.Dataset) -> data.Pairs:
 
 
 def make_networks(
-    config: ConfigDict, method: Method, made: Mapping[str, models.Model], dataset: data.Dataset
+    config: ConfigDict,
+    method: Method,
+    made: Mapping[str, models.Model],
+    readings: Mapping[str, models.Reading],
+    dataset: data.Dataset,
 ) -> dict[str, nn.Module]:
-    """The network of every role: those of the models, and those that the method owns."""
+    """The network of every role: those of the models, and those that the method owns, which take examples or what
+    another role makes of one."""
     own = [role for role in method.owners if role not in made]
     missing = [role for role in own if "network" not in config.players.get(role, {})]
     if missing:
@@ -142,12 +156,33 @@ def make_networks(
             f"set config.players.{missing[0]}.network"
         )
 
-    def of_role(section: ConfigDict) -> nn.Module:
-        given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
-        return networks.make(section.name, **given, **models.options(section))
+    found = {role: make_network(model, dataset) for role, model in made.items()}
+    for role in sorted(own, key=lambda role: role in method.reads):
+        section, shape = config.players[role].network, dataset.shape
+        if role in method.reads:
+            shape = map_shapes(method.reads[role], found, readings, dataset.shape)
+        given = {"shape": shape, "num_classes": dataset.num_classes}
+        found[role] = networks.make(section.name, **given, **models.options(section))
+    return found
 
-    owned = {role: of_role(config.players[role].network) for role in own}
-    return {role: make_network(model, dataset) for role, model in made.items()} | owned
+
+def map_shapes(
+    source: str, found: Mapping[str, nn.Module], readings: Mapping[str, models.Reading], shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of what a network is given that reads "samples", "features" or "inside_ROLE", without the row's."""
+    if source == "samples":
+        return (shape,)
+
+    def maps(x: Array, t: Array) -> tuple[Array, ...]:
+        role = source.removeprefix("inside_")
+        params = networks.init(found[role], jax.random.key(0))
+        if source == role:
+            return networks.bind(found[role], params).heads(x)
+        return inside(found[role], readings[role], params)(x, t, {})
+
+    float32 = np.float32
+    shown = jax.eval_shape(maps, jax.ShapeDtypeStruct((2, *shape), float32), jax.ShapeDtypeStruct((2,), float32))
+    return tuple(one.shape[1:] for one in shown)
 
 
 def make_network(model: models.Model, dataset: data.Dataset) -> nn.Module:
@@ -254,15 +289,36 @@ def bind(exp: Experiment, role: str, params: Params) -> Callable:
     return exp.readings[role](network) if role in exp.readings else network
 
 
-def views(exp: Experiment) -> dict[str, step_.Bind]:
-    """The extra roles that are made of the student's parameters: "last_layer", where its network's file knows it."""
+def views(exp: Experiment) -> dict[str, step_.View]:
+    """The extra roles that are made of other roles' parameters: "last_layer", of the student where its network's file
+    knows it, and "inside_ROLE", of each velocity."""
     parts = networks.load(exp.config.network.name)
-    return {"last_layer": partial(last_layer, exp, parts.last_kernel)} if hasattr(parts, "last_kernel") else {}
+    seen = {
+        f"inside_{role}": step_.View(role, partial(inside, exp.networks[role], read))
+        for role, read in exp.readings.items()
+    }
+    if hasattr(parts, "last_kernel"):
+        seen["last_layer"] = step_.View("student", partial(last_layer, exp, parts.last_kernel))
+    return seen
+
+
+def inside(
+    network: nn.Module, read: models.Reading, params: Params
+) -> Callable[[Array, Array, Cond], tuple[Array, ...]]:
+    """(x, t, cond) -> what a network makes of x_t on its way to the velocity that is read of it, from the first layer
+    on."""
+
+    def maps(x: Array, t: Array, cond: Cond) -> tuple[Array, ...]:
+        shown: list[Array] = []
+        read(networks.bind(network, params, shown))(x, t, t, cond)
+        return tuple(shown)
+
+    return maps
 
 
 def last_layer(exp: Experiment, last_kernel: Callable[[Params], tuple[str, ...]], params: Params) -> LastLayer:
     """The student as a function of its last kernel."""
-    flat, path = traverse_util.flatten_dict(params), last_kernel(params)
+    flat, path = traverse_util.flatten_dict(lax.stop_gradient(params)), last_kernel(params)
 
     def with_kernel(kernel: Array) -> Velocity:
         return bind(exp, "student", traverse_util.unflatten_dict({**flat, path: kernel}))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from flowmaps import interpolants, lookup, methods, predictions, trained
+from flowmaps import adversaries, interpolants, lookup, methods, predictions, trained
 from flowmaps.errors import UsageError
 from flowmaps.guidance import Autoguided, ClassifierFree
 from flowmaps.interpolants import Interpolant
@@ -37,7 +37,9 @@ def make_method(config: ConfigDict, interpolant: Interpolant) -> Method:
     """The method, told the path and the length of the run."""
     given = {"interpolant": interpolant, "total_steps": config.train.steps}
     name = config.method.name
-    return lookup.call(f"method {name}", methods.load(name).make, given, options(config.method))
+    method = lookup.call(f"method {name}", methods.load(name).make, given, options(config.method))
+    opposed = {"method": method, "interpolant": interpolant}
+    return lookup.call("adversary", adversaries.opposed, opposed, config.get("adversary", {}))
 
 
 def reading(model: Model, path: Interpolant) -> Reading:

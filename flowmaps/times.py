@@ -99,6 +99,15 @@ def at_index(interpolant: Interpolant, index: Float[Array, " b"] | Int[Array, " 
     return interpolant.t_min + (interpolant.t_max - interpolant.t_min) * index / count
 
 
+def share_of(interpolant: Interpolant, low: float, high: float) -> Law:
+    """Uniform between two shares of the path's clock: of 0 and 1, its whole. Raises UsageError where they do not rise
+    in [0, 1]."""
+    if not 0 <= low <= high <= 1:
+        raise UsageError(f"times between the shares {(low, high)} of the path's clock: these must rise in [0, 1]")
+    length = interpolant.t_max - interpolant.t_min
+    return within(uniform(), interpolant.t_min + length * low, interpolant.t_min + length * high)
+
+
 def within(law: Law, low: float, high: float) -> Law:
     """The law stretched from [0, 1] to [low, high], an interpolant's range of times."""
     return lambda keys: low + (high - low) * law(keys)

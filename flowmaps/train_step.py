@@ -24,6 +24,15 @@ from flowmaps.types import Array, Batch, Keys, Method, Params, Roles
 
 Bind = Callable[[Params], Callable]
 """Parameters -> the role's callable."""
+
+
+class View(NamedTuple):
+    """An extra role without a network of its own: another way to look at a role's parameters."""
+
+    role: str
+    bind: Bind
+
+
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -48,11 +57,10 @@ def make(
     seed: int,
     accumulate: int = 1,
     guide: Callable[[Roles], Roles] = lambda roles: roles,
-    views: Mapping[str, Bind] = {},
+    views: Mapping[str, View] = {},
 ) -> Step:
     """The step of a method whose roles are `binds`, on a batch of rows cut over `mesh`, in `accumulate` parts. `guide`
-    makes the teacher that the losses see of the roles that are bound; `views` are extra roles that are made of the
-    student's parameters.
+    makes the teacher that the losses see of the roles that are bound.
 
     Rows have keys of their own, from (seed, step, row): one stream draws the source, one serves each player's loss.
     Metrics of players other than the student carry the player's name; those of a step without its update are NaN.
@@ -100,17 +108,16 @@ def bind_roles(
     trained: Mapping[str, Params],
     others: Mapping[str, Params],
     target: Params | None = None,
-    views: Mapping[str, Bind] = {},
+    views: Mapping[str, View] = {},
 ) -> Roles:
     """Roles whose gradient reaches the parameters `trained` and no others.
 
-    The target is the student with stopped parameters where `target`, its moving average, is None. `views` see the
-    student's parameters stopped.
+    The target is the student with stopped parameters where `target`, its moving average, is None.
     """
     params = {**trained, **lax.stop_gradient(others)}
     bound = {role: binds[role](p) for role, p in params.items()}
     average = params["student"] if target is None else target
-    seen = {role: view(lax.stop_gradient(params["student"])) for role, view in views.items()}
+    seen = {name: view.bind(params[view.role]) for name, view in views.items()}
     return Roles(
         student=bound["student"],
         target=binds["student"](lax.stop_gradient(average)),

@@ -174,6 +174,8 @@ class Method(NamedTuple):
     """Extra role -> the player that trains it, or "frozen"."""
     target_decay: Callable[[Array], Array] | None = None
     """Step -> decay of the target's moving average; None: the target is the stopped student."""
+    reads: Mapping[str, str] = {}
+    """Extra role -> what its network takes maps of: "samples", "features" or "inside_ROLE"."""
     periods: Mapping[str, int] = {}
     """Player -> update every so many steps (default 1)."""
     init: Mapping[str, str] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import jax
 from flax import linen as nn
 from jaxtyping import Key
 
@@ -36,10 +37,10 @@ def names() -> tuple[str, ...]:
 
 
 def make(
-    name: str, *, shape: tuple[int, ...], num_classes: int, outputs: int = 1, guided: bool = False, **chosen: Any
+    name: str, *, shape: tuple, num_classes: int, outputs: int = 1, guided: bool = False, **chosen: Any
 ) -> nn.Module:
     """The network `name` for examples of `shape` and `num_classes` classes (0: none), with so many outputs like x, and
-    `guided` with guidance as an input.
+    `guided` with guidance as an input. The `shape` of what reads another network's maps is that of each.
 
     Raises UsageError for an unknown name or option, or a network that has no further outputs or takes no guidance.
     """
@@ -61,12 +62,15 @@ def init(module: nn.Module, key: Key[Array, ""]) -> Params:
     return module.init(key, *module.inputs())["params"]
 
 
-def bind(module: nn.Module, params: Params) -> Callable:
+def bind(module: nn.Module, params: Params, shown: list[Array] | None = None) -> Callable:
     """The module as a function of its inputs alone: a Velocity, or an extra role such as a log-variance head. It gives
-    the module's output, of several the first; all of them, from one evaluation, are its attribute `heads`."""
+    the module's output, of several the first; all of them, from one evaluation, are its attribute `heads`. What the
+    module sows as "inside", its hidden layers from the first on, is appended to `shown` at each call."""
 
     def heads(*inputs: Any, **keywords: Any) -> tuple[Array, ...]:
-        out = module.apply({"params": params}, *inputs, **keywords)
+        out, sown = module.apply({"params": params}, *inputs, mutable=["inside"], **keywords)
+        if shown is not None:
+            shown.extend(jax.tree.leaves(sown))
         return out if isinstance(out, tuple) else (out,)
 
     def first(*inputs: Any, **keywords: Any) -> Array:

@@ -94,6 +94,7 @@ class Dit(nn.Module):
         for layer in range(self.depth):
             block = Block(self.heads, self.mlp_ratio, self.dropout, body)
             h = block(h, c.astype(h.dtype), layer_keys(dropout, layer))
+            self.sow("inside", "blocks", h)
         zero = nn.initializers.zeros_init()
         shift, scale = jnp.split(nn.Dense(2 * self.width, kernel_init=zero)(nn.silu(c)), 2, axis=-1)
         out = modulate(h.astype(c.dtype), shift, scale)

@@ -56,6 +56,7 @@ class Mlp(nn.Module):
                 h = h + row_dropout(update, self.dropout, layer_keys(dropout, layer))
             else:
                 h = row_dropout(nn.gelu(nn.Dense(self.width)(h)), self.dropout, layer_keys(dropout, layer))
+            self.sow("inside", "hidden", h)
         out = self.scale * nn.Dense(self.outputs * math.prod(self.shape))(h)
         heads = tuple(head.reshape(x.shape) for head in jnp.split(out, self.outputs, axis=-1))
         return heads[0] if self.outputs == 1 else heads

@@ -145,6 +145,7 @@ class UNet(nn.Module):
                 h = block(h, channels[level], attend=h.shape[1] in self.attention)
                 skips.append(h)
         h = block(block(h, channels[-1], attend=True), channels[-1])
+        self.sow("inside", "bottleneck", h)
         for level in reversed(levels):
             if level != levels[-1]:
                 h = block(h, channels[level + 1], "up")

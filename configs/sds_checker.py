@@ -1,0 +1,13 @@
+"""Score distillation by DreamFusion's gradient (arXiv:2209.14988) on the checkerboard.
+
+It goes to modes and not to the law: shown, not recommended.
+
+python main.py --config=configs/edm_checker.py:residual --mode=train
+python main.py --config=configs/sds_checker.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.matching(base.checker, "score_distillation", "edm_checker_residual", objective="sds")

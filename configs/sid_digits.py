@@ -1,0 +1,11 @@
+"""Score identity distillation (arXiv:2404.04057) on scikit-learn's digits.
+
+python main.py --config=configs/edm_digits.py --mode=train
+python main.py --config=configs/sid_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.matching(base.digits, "score_distillation", "edm_digits", objective="sid")

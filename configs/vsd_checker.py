@@ -1,0 +1,11 @@
+"""Variational score distillation, Diff-Instruct (arXiv:2305.18455), on the checkerboard.
+
+python main.py --config=configs/edm_checker.py:residual --mode=train
+python main.py --config=configs/vsd_checker.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.matching(base.checker, "score_distillation", "edm_checker_residual", objective="vsd")

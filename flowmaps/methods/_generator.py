@@ -1,0 +1,97 @@
+"""The pieces of methods that match laws: a generator's samples noised and denoised, and its gradient."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jaxtyping import Float
+
+from flowmaps import predictions, rows
+from flowmaps.identities import flow_map
+from flowmaps.interpolants import Interpolant
+from flowmaps.methods import _terms
+from flowmaps.rows import expand, flat_mean, flat_sum
+from flowmaps.types import Array, Cond, Keys, Roles, Velocity
+
+Row = Float[Array, " b"]
+Points = Float[Array, "b *d"]
+
+Weighting = Literal["error", "level", "likelihood"]
+
+LEAST = 1e-5
+"""Of a mean absolute error by which is divided."""
+
+
+def generated(
+    student: Velocity, interpolant: Interpolant, x0: Points, cond: Cond, dropout: Keys | None = None
+) -> Points:
+    """G(x0) = X_{0,1}(start(x0)): the source carried to the data in one step."""
+    first = jnp.full(x0.shape[:1], interpolant.t_min, x0.dtype)
+    last = jnp.full_like(first, interpolant.t_max)
+    return flow_map(student, interpolant.start(x0), first, last, cond, dropout)
+
+
+def noised(interpolant: Interpolant, x: Points, t: Row, keys: Keys) -> Points:
+    """x_t of samples x, with noise of their own."""
+    noise = interpolant.source_std * rows.normal(keys, x.shape[1:])
+    return interpolant.point(noise.astype(x.dtype), x, t)
+
+
+def denoised(velocity: Velocity, interpolant: Interpolant, x: Points, t: Row, cond: Cond) -> Points:
+    """E[x1 | x_t = x], as a velocity tells it."""
+    return interpolant.ends_from_velocity(x, velocity(x, t, t, cond), t).data
+
+
+def with_gradient(x: Points, gradient: Points) -> Row:
+    """|x - sg(x - g)|^2 / 2: a loss whose gradient in x is g."""
+    return flat_sum((x - stop_gradient(x - gradient)) ** 2) / 2
+
+
+def weight(
+    name: Weighting, interpolant: Interpolant, data_std: float, x: Points, real: Points, t: Row
+) -> Float[Array, "b *ones"]:
+    """What multiplies a gap between estimates D of the data, of the row's state at t; stopped.
+
+    error: 1 / |x - D|_1, the mean over the row's numbers, after which every time and scale of the data weighs alike
+        (DMD, arXiv:2311.18828, eq. 8); of few numbers a row this is at times near to a division by 0.
+    level: 1 / c, c = beta source_std data_std / q the standard deviation of x given x_t of a Gaussian x, see
+        predictions.spread: what "error" is about, without its noise.
+    likelihood: alpha^2 / (beta source_std)^2, with which the gap is the gradient of KL(law of x_t | the data's).
+    """
+    a, b = interpolant.alpha.value(t), interpolant.beta.value(t) * interpolant.source_std
+    if name == "error":
+        return expand(1 / jnp.maximum(stop_gradient(flat_mean(jnp.abs(x - real))), LEAST), x)
+    if name == "level":
+        return predictions.spread(interpolant, data_std, t, x) / expand(b * data_std, x)
+    return expand((a / b) ** 2, x)
+
+
+def matching_gradient(
+    roles: Roles,
+    interpolant: Interpolant,
+    x: Points,
+    t: Row,
+    keys: Keys,
+    cond: Cond,
+    *,
+    weighting: Weighting,
+    data_std: float,
+) -> tuple[Points, Points]:
+    """w (D' - D), stopped, and D' - D: of samples noised to t, the data that the fake sees there less those that the
+    teacher sees."""
+    x_t = noised(interpolant, x, t, keys)
+    real = denoised(_terms.teacher(roles), interpolant, x_t, t, cond)
+    gap = denoised(roles.extras["fake"], interpolant, x_t, t, cond) - real
+    return stop_gradient(gap * weight(weighting, interpolant, data_std, x, real, t)), gap
+
+
+def denoising(
+    fake: Velocity, interpolant: Interpolant, made: Points, t: Row, data_std: float, keys: Keys, cond: Cond
+) -> tuple[Row, Row]:
+    """EDM's denoising loss (arXiv:2206.00364) of samples in place of data, by which the fake learns their law; and its
+    squared error of the data."""
+    noise = interpolant.source_std * rows.normal(rows.fold(keys, 0), made.shape[1:])
+    x = interpolant.point(noise, made, t)
+    velocity = fake(x, t, t, cond, dropout=rows.fold(keys, 1))
+    data, source = _terms.denoising_errors(interpolant, {"x0": noise, "x1": made}, x, velocity, t)
+    return source + data / data_std**2, data
