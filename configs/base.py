@@ -43,7 +43,10 @@ def get_config() -> ConfigDict:
     config.coupling = part(couplings, "independent")  # draws the source x0; `scale` is its standard deviation
     config.network = part(networks, "mlp")
     config.prediction = part(predictions, "velocity")  # what the network's output means
-    config.players = ConfigDict()  # role -> {network, optimizer} of the other networks that a method may train
+    # Role -> {network, optimizer, ema} of the other networks that a method may train: `optimizer` says what differs
+    # from the section of that name, `ema` has the decays of averages that are kept in checkpoints; by default there are
+    # none, since samples are made by the student alone.
+    config.players = ConfigDict()
     config.players.log_variance = ConfigDict({"network": part(networks, "log_variance")})
     config.players.critic = ConfigDict({"network": part(networks, "critic")})
     config.adversary = ConfigDict(adversaries.OPTIONS)  # a critic beside any method; of weight 0: none
@@ -82,7 +85,7 @@ def get_config() -> ConfigDict:
     config.train.keep_best = 1  # best checkpoints kept, by eval.best_metric where eval_every is set
     config.train.keep_period = 0  # every so many steps one is kept for good; 0: none
     config.train.eval_every = 0  # steps between evaluations during training; 0: at the end only
-    config.train.max_skipped = 20  # non-finite updates in a row before the run stops with exit code 3
+    config.train.max_skipped = 20  # non-finite updates of a player in a row before the run stops with exit code 3
 
     config.eval = ConfigDict()
     config.eval.steps = (1, 2, 4, 8, 16)  # step counts of the sweep

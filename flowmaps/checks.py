@@ -103,10 +103,13 @@ def prediction(config: ConfigDict, method: Method) -> None:
 
 
 def ranges(config: ConfigDict) -> None:
-    """Raises UsageError for a decay, an interval or a share of labels outside its range."""
-    for decay in config.train.ema:
-        if not 0 <= decay < 1:
-            raise UsageError(f"train.ema={config.train.ema}: a decay lies in [0, 1)")
+    """Raises UsageError for a decay, an interval or a share of labels outside its range or its place."""
+    if "ema" in config.players.get("student", {}):
+        raise UsageError("players.student.ema: the decays of the student's averages are train.ema")
+    kept = {"train": config.train.ema} | {f"players.{role}": own.get("ema", ()) for role, own in config.players.items()}
+    for section, decays in kept.items():
+        if not all(0 <= decay < 1 for decay in decays):
+            raise UsageError(f"{section}.ema={decays}: a decay lies in [0, 1)")
     for name, guidance in (("guidance", config.guidance), ("teacher.guidance", config.teacher.get("guidance"))):
         if guidance is not None and len(guidance.interval) != 2:
             raise UsageError(f"{name}.interval={guidance.interval} must be two times")

@@ -1,4 +1,8 @@
-"""Exponential moving averages of parameters."""
+"""Exponential moving averages of parameters.
+
+An average moves when its parameters were updated and only then, so that a decay means so many updates whatever the
+player's period is, and those that were not finite and left out do not count.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -22,9 +26,9 @@ def start(params: Params, decays: Iterable[float]) -> dict[str, Params]:
     return {str(decay): copy(params) for decay in decays}
 
 
-def warm(decay: float, step: Int[Array, ""]) -> Float[Array, ""]:
+def warm(decay: float, n: Int[Array, ""]) -> Float[Array, ""]:
     """min(decay, (1 + n) / (10 + n)) after n updates: a young average forgets its start quickly."""
-    n = step.astype(jnp.result_type(float))
+    n = n.astype(jnp.result_type(float))
     return jnp.minimum(decay, (1 + n) / (10 + n))
 
 
@@ -33,6 +37,6 @@ def mix(average: Tree, params: Tree, decay: Float[Array, ""] | float) -> Tree:
     return jax.tree.map(lambda a, p: a + (1 - jnp.asarray(decay, a.dtype)) * (p - a), average, params)
 
 
-def update(averages: Mapping[str, Params], params: Params, step: Int[Array, ""]) -> dict[str, Params]:
-    """All averages after update number `step`, counted from 0."""
-    return {name: mix(average, params, warm(float(name), step)) for name, average in averages.items()}
+def update(averages: Mapping[str, Params], params: Params, n: Int[Array, ""]) -> dict[str, Params]:
+    """All averages after update number `n` of the parameters, counted from 0."""
+    return {name: mix(average, params, warm(float(name), n)) for name, average in averages.items()}

@@ -202,6 +202,13 @@ def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer
     return optimizers.make(**{**config.optimizer, **own}, updates=updates, starts=starts)
 
 
+def decays(config: ConfigDict, method: Method) -> dict[str, tuple[float, ...]]:
+    """Role -> the decays of its averages: of the student those of config.train, of other trained roles those of
+    config.players."""
+    others = [role for role, owner in method.owners.items() if owner in method.losses]
+    return {"student": config.train.ema, **{role: config.players.get(role, {}).get("ema", ()) for role in others}}
+
+
 def init(exp: Experiment) -> TrainState:
     """The state before the first step, born in its shardings and never whole on one device.
 
@@ -218,9 +225,7 @@ def init(exp: Experiment) -> TrainState:
         params["student"] = start_from(exp, Path(exp.config.init_from), params["student"])
     params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
     return start.replace(
-        params=params,
-        target=None if start.target is None else ema.copy(params["student"]),
-        ema=ema.start(params["student"], exp.config.train.ema),
+        params=params, **state.averages(params, method=exp.method, decays=decays(exp.config, exp.method))
     )
 
 
@@ -428,7 +433,7 @@ def _create(exp: Experiment) -> TrainState:
         {role: networks.init(module, keys[role]) for role, module in exp.networks.items()},
         method=exp.method,
         optimizers=exp.optimizers,
-        decays=exp.config.train.ema,
+        decays=decays(exp.config, exp.method),
     )
 
 

@@ -17,11 +17,11 @@ from flowmaps.files import write_whole
 from flowmaps.measurements import Row, Table
 
 BOOKKEEPING = ("step", "skipped", "steps_per_second", "seconds")
-"""Scalars of training that get no curve."""
+"""Scalars of training, of any player, that get no curve."""
 MEASURED = "eval/"
 """Begins the names "eval/METRIC/STEPS" of quality measured during training."""
 LAST = ("grad_norm", "learning_rate")
-"""Curves that come after those of the loss and its terms."""
+"""Curves, of any player, that come after those of the losses and their terms."""
 CAPTIONS = {
     "grid.png": "The same noise at every number of steps.",
     "interpolations.png": "Latents of two held-out images and of the arc between, decoded; the images at the ends.",
@@ -166,8 +166,10 @@ def samples(directory: Path) -> str:
 
 def training(records: Sequence[Mapping[str, Any]]) -> str:
     """Curves of the loss, its terms and what else training logged, and of the quality where it was measured."""
-    names = [name for name in dict.fromkeys(n for record in records for n in record) if name not in BOOKKEEPING]
-    logged = sorted((n for n in names if not n.startswith(MEASURED)), key=lambda n: (n in LAST, n != "loss"))
+    names = [n for n in dict.fromkeys(n for record in records for n in record) if n.split("/")[-1] not in BOOKKEEPING]
+    logged = sorted(
+        (n for n in names if not n.startswith(MEASURED)), key=lambda n: (n.split("/")[-1] in LAST, n != "loss")
+    )
     panels: dict[str, dict[str, str]] = {name: {"": name} for name in logged}
     for name in names:
         if name.startswith(MEASURED):

@@ -1,6 +1,6 @@
 """The state of a run: all that a checkpoint must hold to go on exactly."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import struct
 
 from flowmaps import ema
 from flowmaps.optimizers import Optimizer
-from flowmaps.types import Method, Params
+from flowmaps.types import Array, Method, Params
 
 Tree = Any
 """Arrays by name, or in their places shapes, shardings and whatever else jax maps them to."""
@@ -27,12 +27,14 @@ class TrainState(struct.PyTreeNode):
     """Average of the student that the method learns from, where it has one."""
     ema: Tree
     """Decay ("0.999") -> average of the student, for sampling."""
+    extras_ema: Tree
+    """Extra role -> decay -> average of it, where the config keeps any: for readers of checkpoints, no loss sees it."""
     skipped: Tree
-    """Steps in which a player's update was not finite and was left out, int32 []."""
+    """Player -> its updates that were not finite and were left out, int32 []."""
     skipped_in_a_row: Tree
-    """Such steps since all players last took an update, int32 []."""
+    """Player -> such updates since it last took one, int32 []."""
     most_skipped_in_a_row: Tree
-    """The largest value that `skipped_in_a_row` has had, int32 []."""
+    """Player -> the largest value that its `skipped_in_a_row` has had, int32 []."""
 
 
 def owned(method: Method, player: str) -> tuple[str, ...]:
@@ -46,18 +48,32 @@ def create(
     *,
     method: Method,
     optimizers: Mapping[str, Optimizer],
-    decays: Iterable[float] = (),
+    decays: Mapping[str, Collection[float]] = {},
 ) -> TrainState:
-    """The state before the first step. Averages begin as copies of the student."""
+    """The state before the first step; `decays`: role -> those of its averages."""
     params = dict(params) | {role: ema.copy(params[source]) for role, source in method.init.items()}
-    student = params["student"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state={p: optimizers[p].init({r: params[r] for r in owned(method, p)}) for p in method.losses},
-        target=None if method.target_decay is None else ema.copy(student),
-        ema=ema.start(student, decays),
-        skipped=jnp.zeros((), jnp.int32),
-        skipped_in_a_row=jnp.zeros((), jnp.int32),
-        most_skipped_in_a_row=jnp.zeros((), jnp.int32),
+        **averages(params, method=method, decays=decays),
+        skipped=_zeros(method),
+        skipped_in_a_row=_zeros(method),
+        most_skipped_in_a_row=_zeros(method),
     )
+
+
+def averages(
+    params: Mapping[str, Params], *, method: Method, decays: Mapping[str, Collection[float]]
+) -> dict[str, Tree | None]:
+    """The fields of a state that follow its parameters, where they begin: as copies of these."""
+    started = {role: ema.start(params[role], kept) for role, kept in decays.items() if kept}
+    return {
+        "target": None if method.target_decay is None else ema.copy(params["student"]),
+        "ema": started.pop("student", {}),
+        "extras_ema": started,
+    }
+
+
+def _zeros(method: Method) -> dict[str, Array]:
+    return {player: jnp.zeros((), jnp.int32) for player in method.losses}

@@ -44,7 +44,7 @@ from flowmaps.writers import Progress, Writer
 AT_LEAST_ONE = ("steps", "log_every", "checkpoint_every", "keep", "max_skipped")
 AT_LEAST_ZERO = ("keep_best", "keep_period", "eval_every")
 LATEST = ("learning_rate", "skipped")
-"""Metrics that are logged as they are; of the others the mean over the last steps is logged."""
+"""Metrics, of any player, that are logged as they were last; of the others the mean over the last steps is logged."""
 WINDOW = 100
 """Steps, at most and since the last line, that a logged mean is over."""
 
@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     Raises:
       UsageError: a value that cannot be, or a workdir that belongs to another config; nothing has been written then.
       MissingError: data that are not there, or checkpoints none of which can be read.
-      NonFiniteError: config.train.max_skipped updates in a row were not finite.
+      NonFiniteError: config.train.max_skipped updates of a player in a row were not finite.
     """
     workdir = Path(workdir).resolve()
     if not overwrite:
@@ -275,18 +275,22 @@ def averages(recent: Sequence[Mapping[str, SupportsFloat]]) -> dict[str, float]:
     names = sorted(recent[0], key=lambda name: (name != "loss", name))
     values = {name: np.array([measured[name] for measured in recent], np.float64) for name in names}
     finite = {name: row[np.isfinite(row)] for name, row in values.items()}
-    mean = {name: float(row.mean()) if row.size else math.nan for name, row in finite.items()}
-    return mean | {name: float(values[name][-1]) for name in LATEST if name in values}
+
+    def logged(name: str, row: np.ndarray) -> float:
+        return float(row[-1] if name.split("/")[-1] in LATEST else row.mean()) if row.size else math.nan
+
+    return {name: logged(name, row) for name, row in finite.items()}
 
 
 def check_finite(state: TrainState, most: int) -> None:
-    """Raises NonFiniteError where `most` updates in a row were skipped, up to this step or before."""
-    in_a_row = int(state.most_skipped_in_a_row)
-    if in_a_row >= most:
-        raise NonFiniteError(
-            f"step {int(state.step)}: {in_a_row} updates in a row were not finite and were skipped: lower "
-            "optimizer.learning_rate or optimizer.clip_norm"
-        )
+    """Raises NonFiniteError where `most` updates of a player in a row were skipped, up to this step or before."""
+    for player, in_a_row in jax.device_get(state.most_skipped_in_a_row).items():
+        if in_a_row >= most:
+            section = "optimizer" if player == "student" else f"players.{player}.optimizer"
+            raise NonFiniteError(
+                f"step {int(state.step)}: {in_a_row} updates in a row were not finite and were skipped by player "
+                f"{player!r}: lower {section}.learning_rate or {section}.clip_norm"
+            )
 
 
 def check_counts(config: ConfigDict) -> None:

@@ -1,12 +1,12 @@
 """One training step: a pure function (state, batch) -> (state, metrics) over the players of a method.
 
 Each player in its turn takes the gradient of its loss over the parameters that it owns, everything else stopped, and
-updates them. A loss is a mean over the rows of the global batch, taken once, here.
+updates them; what is its own (parameters, optimizer state, averages) moves together in this turn, and nowhere else. A
+loss is a mean over the rows of the global batch, taken once, here.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from flowmaps import ema, rows, sharding, stages
 from flowmaps.couplings import Coupling
@@ -40,13 +40,6 @@ STREAMS = {"init": 0, "rows": 1}
 """What is drawn from a run's seed: the initial weights, and all that belongs to rows."""
 
 
-class Outcome(NamedTuple):
-    """What became of a player's update in a step: taken, skipped because it was not finite, or not due (neither)."""
-
-    taken: Bool[Array, ""]
-    skipped: Bool[Array, ""]
-
-
 def make(
     method: Method,
     *,
@@ -63,7 +56,8 @@ def make(
     makes the teacher that the losses see of the roles that are bound.
 
     Rows have keys of their own, from (seed, step, row): one stream draws the source, one serves each player's loss.
-    Metrics of players other than the student carry the player's name; those of a step without its update are NaN.
+    Metrics of players other than the student carry the player's name; those of a step without its turn are NaN, but
+    for the number of updates that it has skipped.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -72,33 +66,32 @@ def make(
         keys = rows.keys(key, state.step, batch["x1"].shape[0])
         keys = lax.with_sharding_constraint(keys, sharding.rows(mesh))
         batch = {**batch, "x0": coupling(batch["x1"], batch.get("x0"), rows.fold(keys, 0))}
-        metrics, outcomes = {}, []
+        metrics = {}
         for stream, player in enumerate(method.losses, start=1):
-            update = partial(take_turn, player, batch=batch, keys=rows.fold(keys, stream))
-            state, measured, outcome = in_its_period(update, method.periods.get(player, 1), state)
+            turn = partial(take_turn, player, batch=batch, keys=rows.fold(keys, stream))
+            state, measured = in_its_period(turn, method.periods.get(player, 1), state)
+            measured["skipped"] = state.skipped[player]
             prefix = "" if player == "student" else f"{player}/"
             metrics |= {prefix + name: value for name, value in measured.items()}
-            outcomes.append(outcome)
-        state = finish(method, state, outcomes)
-        return state, metrics | {"skipped": state.skipped}
+        return state.replace(step=state.step + 1), metrics
 
-    def take_turn(player: str, state: TrainState, *, batch: Batch, keys: Keys) -> tuple[TrainState, Metrics, Outcome]:
+    def take_turn(player: str, state: TrainState, *, batch: Batch, keys: Keys) -> tuple[TrainState, Metrics]:
         mine = {role: state.params[role] for role in owned(method, player)}
 
         def loss(mine: dict[str, Params], part: tuple[Batch, Keys]) -> tuple[Array, Metrics]:
             rest = {role: p for role, p in state.params.items() if role not in mine}
             roles = guide(bind_roles(binds, mine, rest, state.target, views))
             value = method.losses[player](roles, *part, state.step)
-            return value.per_example.mean(), dict(value.metrics)
+            return value.per_example.mean(), {n: m.astype(jnp.result_type(m, float)) for n, m in value.metrics.items()}
 
         (value, measured), gradient = mean_gradient(loss, mine, (batch, keys), accumulate, mesh)
         norm = optax.tree.norm(gradient)
-        taken = optimizers[player].count(state.opt_state[player])
+        n = optimizers[player].count(state.opt_state[player])
+        measured |= {"loss": value, "grad_norm": norm, "learning_rate": optimizers[player].learning_rate(n)}
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        state = apply_gradient(state, player, optimizers[player], mine, gradient, finite)
-        measured |= {"loss": value, "grad_norm": norm}
-        measured["learning_rate"] = optimizers[player].learning_rate(taken)
-        return state, measured, Outcome(finite, ~finite)
+        updated = average(method, player, n, apply_gradient(state, player, optimizers[player], gradient))
+        kept = jax.tree.map(partial(jnp.where, finite), updated, state)
+        return count(kept, player, finite), measured
 
     return step
 
@@ -158,50 +151,48 @@ def _check_blocks(loss: Callable, params: Params, rows_: tuple[Batch, Keys], blo
     jax.eval_shape(loss, params, jax.tree.map(block, rows_))
 
 
-def apply_gradient(
-    state: TrainState,
-    player: str,
-    optimizer: Optimizer,
-    params: dict[str, Params],
-    gradient: dict[str, Params],
-    finite: Bool[Array, ""],
-) -> TrainState:
-    """The player's next parameters and optimizer state; those that it has, to the bit, where `finite` is false."""
-    updates, opt_state = optimizer.update(gradient, state.opt_state[player], params)
-    new = (optax.apply_updates(params, updates), opt_state)
-    kept = jax.tree.map(partial(jnp.where, finite), new, (params, state.opt_state[player]))
-    return state.replace(params={**state.params, **kept[0]}, opt_state={**state.opt_state, player: kept[1]})
+def apply_gradient(state: TrainState, player: str, optimizer: Optimizer, gradient: dict[str, Params]) -> TrainState:
+    """The state after the player's update: with its next parameters, and its optimizer's next state."""
+    mine = {role: state.params[role] for role in gradient}
+    updates, opt_state = optimizer.update(gradient, state.opt_state[player], mine)
+    params = {**state.params, **optax.apply_updates(mine, updates)}
+    return state.replace(params=params, opt_state={**state.opt_state, player: opt_state})
+
+
+def average(method: Method, player: str, n: Int[Array, ""], state: TrainState) -> TrainState:
+    """The state in which the averages of the player's networks have taken in its update number `n`, counted from 0."""
+    params = state.params
+    mine = [role for role in owned(method, player) if role in state.extras_ema]
+    moved = {role: ema.update(state.extras_ema[role], params[role], n) for role in mine}
+    state = state.replace(extras_ema={**state.extras_ema, **moved})
+    if player != "student":
+        return state
+    state = state.replace(ema=ema.update(state.ema, params["student"], n))
+    if method.target_decay is None:
+        return state
+    return state.replace(target=ema.mix(state.target, params["student"], method.target_decay(state.step)))
+
+
+def count(state: TrainState, player: str, finite: Bool[Array, ""]) -> TrainState:
+    """The state in which the player's turn has been counted: as an update that it took, or as one skipped."""
+    in_a_row = jnp.where(finite, 0, state.skipped_in_a_row[player] + 1)
+    most = jnp.maximum(in_a_row, state.most_skipped_in_a_row[player])
+    return state.replace(
+        skipped={**state.skipped, player: state.skipped[player] + ~finite},
+        skipped_in_a_row={**state.skipped_in_a_row, player: in_a_row},
+        most_skipped_in_a_row={**state.most_skipped_in_a_row, player: most},
+    )
 
 
 def in_its_period(
-    update: Callable[[TrainState], tuple[TrainState, Metrics, Outcome]], period: int, state: TrainState
-) -> tuple[TrainState, Metrics, Outcome]:
-    """`update` at every `period`-th step, counted from 1; otherwise the state as it is and metrics of NaN."""
+    turn: Callable[[TrainState], tuple[TrainState, Metrics]], period: int, state: TrainState
+) -> tuple[TrainState, Metrics]:
+    """`turn` at every `period`-th step, counted from 1; otherwise the state as it is and metrics of NaN."""
     if period == 1:
-        return update(state)
+        return turn(state)
 
-    def rest(state: TrainState) -> tuple[TrainState, Metrics, Outcome]:
-        _, metrics, _ = jax.eval_shape(update, state)
-        nothing = Outcome(jnp.array(False), jnp.array(False))
-        return state, jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan, m.dtype), metrics), nothing
+    def rest(state: TrainState) -> tuple[TrainState, Metrics]:
+        _, metrics = jax.eval_shape(turn, state)
+        return state, jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan, m.dtype), metrics)
 
-    return lax.cond((state.step + 1) % period == 0, update, rest, state)
-
-
-def finish(method: Method, state: TrainState, outcomes: list[Outcome]) -> TrainState:
-    """Moves the averages and the counters on, once a step."""
-    skipped = jnp.any(jnp.stack([o.skipped for o in outcomes]))
-    all_taken = jnp.all(jnp.stack([o.taken for o in outcomes]))
-    student = state.params["student"]
-    target = state.target
-    if method.target_decay is not None:
-        target = ema.mix(target, student, method.target_decay(state.step))
-    in_a_row = jnp.where(skipped, state.skipped_in_a_row + 1, jnp.where(all_taken, 0, state.skipped_in_a_row))
-    return state.replace(
-        step=state.step + 1,
-        target=target,
-        ema=ema.update(state.ema, student, state.step),
-        skipped=state.skipped + skipped,
-        skipped_in_a_row=in_a_row,
-        most_skipped_in_a_row=jnp.maximum(in_a_row, state.most_skipped_in_a_row),
-    )
+    return lax.cond((state.step + 1) % period == 0, turn, rest, state)

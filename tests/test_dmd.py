@@ -26,7 +26,7 @@ class Line:
         """X_{s,1}: the noise in x, x / sigma(s), becomes a z + b, at every s where x is of noise alone."""
 
         def velocity(x, s, t, cond, *, dropout=None):
-            return (a * x / self.path.sigma(s)[:, None] + self.unit * b - x) / (t - s)[:, None]
+            return (a * x / self.path.beta.value(s)[:, None] + self.unit * b - x) / (t - s)[:, None]
 
         return velocity
 
@@ -34,7 +34,7 @@ class Line:
         """The exact velocity of N(mean, std^2)."""
 
         def velocity(x, s, t, cond, *, dropout=None):
-            sigma = self.path.sigma(s)[:, None]
+            sigma = self.path.beta.value(s)[:, None]
             slope = self.path.beta.slope(s)[:, None]
             return slope * sigma * (x - self.unit * mean) / (std**2 + sigma**2)
 

@@ -48,7 +48,7 @@ def experiment(method, params, *, binds=None, mesh=None, batch=32, accumulate=1,
     binds = binds or dict.fromkeys(params, linear)
     options = {"name": "sgd", "learning_rate": 0.1, "updates": 100, **options}
     made = {player: optimizers.make(**options) for player in method.losses}
-    create = partial(state.create, method=method, optimizers=made, decays=decays)
+    create = partial(state.create, method=method, optimizers=made, decays={"student": decays})
     shardings = sharding.state(mesh, jax.eval_shape(create, params))
     step = train_step.make(
         method,
@@ -205,7 +205,7 @@ def test_a_step_is_traced_once_and_consumes_its_state():
         seed=0,
     )
     jitted = jax.jit(chex.assert_max_traces(step, 1), donate_argnums=0)
-    eager = state.create(params, method=method, optimizers=made, decays=(0.9, 0.99))
+    eager = state.create(params, method=method, optimizers=made, decays={"student": (0.9, 0.99)})
     first = current = jax.device_put(eager, sharding.replicated(mesh))
     batch = sharding.global_batch(mesh, {"x1": np.ones((8, 2), np.float32)})
     for _ in range(STEPS):
@@ -285,7 +285,7 @@ def test_two_players_alternate_in_order_and_period(periods):
         q = q - 0.1 * (q + 2 * p) if due["critic"] else q
     np.testing.assert_allclose(current.params["student"]["p"], p, rtol=1e-13)
     np.testing.assert_allclose(current.params["critic"]["p"], q, rtol=1e-13)
-    assert current.skipped == current.skipped_in_a_row == 0
+    assert current.skipped == current.skipped_in_a_row == {"student": 0, "critic": 0}
 
 
 @pytest.mark.float64
@@ -325,7 +325,7 @@ def test_target_and_averages_follow_their_recursions():
 
 
 def test_steps_that_are_not_finite_leave_the_state_to_the_bit_and_are_counted():
-    method = Method({"student": regression}, samplers.composed)
+    method = Method({"student": regression}, samplers.composed, target_decay=lambda step: 0.9)
     step, current, good = experiment(method, {"student": linear_params()}, name="adam", decays=(0.9,))
     bad = {"x1": good["x1"].at[5, 0].set(jnp.nan)}
     counts, before = [], None
@@ -334,9 +334,10 @@ def test_steps_that_are_not_finite_leave_the_state_to_the_bit_and_are_counted():
         current, metrics = step(current, batch)
         if batch is bad:
             assert not np.isfinite(metrics["loss"])
-            chex.assert_trees_all_equal(jax.device_get(current.params), before.params)
-            chex.assert_trees_all_equal(jax.device_get(current.opt_state), before.opt_state)
-        counts.append((int(current.step), int(current.skipped), int(current.skipped_in_a_row), int(metrics["skipped"])))
+            for field in ("params", "opt_state", "ema", "target"):
+                chex.assert_trees_all_equal(jax.device_get(getattr(current, field)), getattr(before, field))
+        skipped, in_a_row = current.skipped["student"], current.skipped_in_a_row["student"]
+        counts.append((int(current.step), int(skipped), int(in_a_row), int(metrics["skipped"])))
     assert counts == [(1, 0, 0, 0), (2, 1, 1, 1), (3, 2, 2, 2), (4, 2, 0, 2), (5, 3, 1, 3)]
 
 
@@ -350,11 +351,12 @@ def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is():
     current, history = run(*experiment(method, numbers(student=0.0), binds={"student": number}))
     assert [float(m["loss"]) for m in history] == [0.0] * STEPS
     assert current.params["student"]["p"] == 0
-    assert current.skipped_in_a_row == STEPS
+    assert current.skipped_in_a_row == {"student": STEPS}
 
 
 def test_one_player_is_skipped_without_the_others_and_rest_does_not_end_the_row():
-    """The critic, due at every other step, is never finite: each of its turns counts and none in between resets."""
+    """The critic, due at every other step, is never finite: each of its turns counts, for it alone, and none in between
+    resets."""
 
     def broken(roles, batch, keys, step):
         return Loss(jnp.full(batch["x1"].shape[:1], jnp.nan) * roles.extras["critic"](), {})
@@ -366,10 +368,11 @@ def test_one_player_is_skipped_without_the_others_and_rest_does_not_end_the_row(
         periods={"critic": 2},
     )
     params = numbers(student=1.0, critic=3.0)
-    current, _ = run(*experiment(method, params, binds=dict.fromkeys(params, number)), steps=6)
+    current, history = run(*experiment(method, params, binds=dict.fromkeys(params, number)), steps=6)
     np.testing.assert_allclose(current.params["student"]["p"], 3 - 2 * 0.9**6, rtol=1e-6)
     assert current.params["critic"]["p"] == 3
-    assert current.skipped == current.skipped_in_a_row == 3
+    assert current.skipped == current.skipped_in_a_row == {"student": 0, "critic": 3}
+    assert [(int(m["skipped"]), int(m["critic/skipped"])) for m in history] == [(0, n // 2) for n in range(1, 7)]
 
 
 def test_source_and_losses_draw_from_streams_of_their_own():
