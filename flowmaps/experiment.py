@@ -74,7 +74,7 @@ class Experiment(NamedTuple):
 
 
 def build(config: ConfigDict, *, training: bool = True) -> Experiment:
-    """Makes the parts of a run; the teachers only where it trains, so that a student does not need them afterwards.
+    """Makes the parts of a run; the roles beside the student only where it trains, so that it needs none afterwards.
 
     Raises UsageError for any value that does not fit, MissingError for missing data.
     """

@@ -42,13 +42,13 @@ def regression(roles, batch, keys, step):
     return Loss(both, {"first": first.mean()})
 
 
-def experiment(method, params, *, binds=None, mesh=None, batch=32, accumulate=1, shape=(2,), decays=(), **options):
-    """The jitted step, its first state and a batch."""
+def experiment(method, params, *, binds=None, mesh=None, batch=32, accumulate=1, decays=(), other_decays=(), **options):
+    """The jitted step, its first state and a batch. decays: of the student's averages, and those of others by role."""
     mesh = mesh or sharding.make_mesh(1, 1)
     binds = binds or dict.fromkeys(params, linear)
     options = {"name": "sgd", "learning_rate": 0.1, "updates": 100, **options}
     made = {player: optimizers.make(**options) for player in method.losses}
-    create = partial(state.create, method=method, optimizers=made, decays={"student": decays})
+    create = partial(state.create, method=method, optimizers=made, decays={"student": decays, **dict(other_decays)})
     shardings = sharding.state(mesh, jax.eval_shape(create, params))
     step = train_step.make(
         method,
@@ -62,7 +62,7 @@ def experiment(method, params, *, binds=None, mesh=None, batch=32, accumulate=1,
     where = (shardings, sharding.rows(mesh))
     out = (shardings, sharding.replicated(mesh))
     jitted = jax.jit(step, in_shardings=where, out_shardings=out, donate_argnums=0)
-    data = {"x1": np.random.default_rng(1).normal(size=(batch, *shape)).astype(jnp.result_type(float))}
+    data = {"x1": np.random.default_rng(1).normal(size=(batch, 2)).astype(jnp.result_type(float))}
     return jitted, jax.jit(create, out_shardings=shardings)(params), sharding.global_batch(mesh, data)
 
 
