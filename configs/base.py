@@ -203,6 +203,10 @@ def distilled(config: ConfigDict, teacher: str, *, start: bool = True) -> Config
     return config
 
 
+PLANE_GAPS = {"weighting": "level", "between": (0.2, 0.85)}
+"""Options of methods that match laws on planes, where the mean error of two numbers is at times near 0."""
+
+
 def matching(bundle: Callable[..., ConfigDict], method: str, teacher: str, **options: Any) -> ConfigDict:
     """A one-step generator on a data set's bundle that matches the law of EDM's denoiser, from which it starts."""
     config = distilled(on_levels(bundle(method, **options), "variance_exploding", "edm"), teacher)

@@ -8,4 +8,4 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.checker, "dmd2", "edm_checker_residual")
+    return base.matching(base.checker, "dmd2", "edm_checker_residual", **base.PLANE_GAPS)

@@ -10,4 +10,4 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.checker, "score_distillation", "edm_checker_residual", objective="sds")
+    return base.matching(base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="sds")

@@ -8,4 +8,4 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.checker, "score_distillation", "edm_checker_residual", objective="vsd")
+    return base.matching(base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="vsd")

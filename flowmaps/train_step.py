@@ -7,6 +7,7 @@ loss is a mean over the rows of the global batch, taken once, here.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -74,8 +74,14 @@ THROUGH_INPUTS = ("ctm", "flow_map_distillation")
 bound."""
 ON_TRAJECTORIES = ("knowledge_distillation", "consistency_mid_training")
 """Methods that learn from a teacher's ways and not from data, which are tested on them: tests/test_trajectories.py."""
+ON_LAWS = ("score_distillation", "dmd", "dmd2", "adversarial_distillation", "imle", "drifting")
+"""Methods that ask of a student's samples that they have the data's law, by whichever map: they rest beside players
+that know the samples of a stray one, which these are not, and have files of their own."""
 CASES = [
-    (name, options) for name in methods.names() if name not in ON_TRAJECTORIES for options in VARIANTS.get(name, [{}])
+    (name, options)
+    for name in methods.names()
+    if name not in ON_TRAJECTORIES + ON_LAWS
+    for options in VARIANTS.get(name, [{}])
 ]
 
 

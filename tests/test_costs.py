@@ -45,6 +45,13 @@ FLOORS = {
     ("ctm",): 10,  # map 3, aim 1, both to the end 2 and back to the input 1, denoising 3
     ("ctm", ("adaptive", True)): 10,  # its passes are the loss's own, but for the last layer
     ("ctm", ("leg", "heun"), ("most_steps", 5)): 10 + 2,  # of the teacher's steps, a loop, one is counted
+    # Beside a fake as large:
+    ("score_distillation",): 3 + 2,
+    ("score_distillation", ("objective", "sds")): 3 + 1,
+    ("score_distillation", ("objective", "sid")): 3 + 2 * 2,  # through both, to their inputs
+    ("dmd",): 2 * 3 + 2,
+    ("dmd2", ("adversarial", 0.0), ("critic_weight", 0.0)): 3 + 2,
+    ("adversarial_distillation",): 3 + 1,
     ("improved_mean_flow",): 0.5 * 3 + 0.5 * 5,
     ("improved_mean_flow", ("guidance", (1.0, 8.0)), ("label_dropout", 0.1)): 0.5 * 4 + 0.5 * 6,
     # Guided legs at the smallest step alone:
@@ -80,8 +87,9 @@ def test_a_step_costs_its_floor(case):
         def loss(params):
             still = jax.lax.stop_gradient(params)
             batch = {"x0": x0, "x1": x1, "label": label}
-            extras = {"last_layer": last_layer(still)}
-            roles = Roles(*(networks.bind(module, p) for p in (params, still, teacher)), extras)
+            student, target, frozen = (networks.bind(module, p) for p in (params, still, teacher))
+            free = {"critic": lambda maps, t, cond: maps[0].sum(axis=1, keepdims=True), "features": lambda x: (x,)}
+            roles = Roles(student, target, frozen, {"last_layer": last_layer(still), "fake": target, **free})
             return method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32)).per_example.mean()
 
         return jax.grad(loss)(params)

@@ -21,16 +21,24 @@ OPTIONS = {
     "psd": [{}, {"middle": "uniform"}],
     "consistency_mid_training": [{"points": 1}],
     "shortcut": [{}, {"guidance_scale": 1.5, "label_dropout": 1e-12}],
+    "score_distillation": [{}, {"objective": "sid"}],
+    "dmd2": [{"steps": 2}],
 }
 OF_OTHERS = (
     "knowledge_distillation",
     "consistency_mid_training",
     "flow_map_distillation",
     "progressive_distillation",
+    "score_distillation",
+    "dmd",
+    "adversarial_distillation",
+    "drifting",
 )
-"""Methods whose targets are data or a teacher's."""
+"""Methods whose targets are data or another player's."""
 DERIVATIVES_ALONE = ("mean_flow", "continuous_consistency", "facm", "align_your_flow")
 """Methods whose target is the student's own derivative, taken in the student's call."""
+OWN_STATES = ("dmd2",)
+"""Methods whose student learns on states of its own sampling, which has no dropout."""
 CASES = [(name, options) for name in methods.names() for options in OPTIONS.get(name, [{}])]
 
 
@@ -38,6 +46,11 @@ def frozen(x, s, t, cond, *, dropout=None):
     """A teacher, which has no dropout."""
     assert dropout is None
     return x * (t - s)[:, None]
+
+
+def flat(maps, t, cond):
+    """A critic, which has no dropout either."""
+    return jnp.zeros((BATCH, len(maps)))
 
 
 def spy(seen):
@@ -58,7 +71,8 @@ def test_student_target_and_derivative_share_the_mask_of_a_row(name, options):
     method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=10, **options)
     batch = {"x0": jnp.zeros((BATCH, 2)), "x1": jnp.ones((BATCH, 2)), "label": jnp.zeros(BATCH, jnp.int32)}
     keys = rows.keys(jax.random.key(0), 0, BATCH)
-    roles = Roles(spy(students), spy(targets), frozen)
+    extras = {"fake": frozen, "critic": flat, "features": lambda x: (x,), "inside_fake": lambda x, t, cond: (x,)}
+    roles = Roles(spy(students), frozen if name in OWN_STATES else spy(targets), frozen, extras)
     method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32))
     known = [np.repeat(k, times, axis=0) for k in students for times in (1, 2)]
     assert all(any(np.array_equal(keys, k) for k in known) for keys in targets)
@@ -66,6 +80,6 @@ def test_student_target_and_derivative_share_the_mask_of_a_row(name, options):
     assert len(everywhere) >= len(np.unique(everywhere, axis=0)) == BATCH
     assert (len(targets) == 0) == (
         method.diagonal_only
-        or name in OF_OTHERS
+        or name in OF_OTHERS + OWN_STATES
         or (name in DERIVATIVES_ALONE and not {"omega", "tangent"} & set(options))
     )

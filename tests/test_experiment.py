@@ -46,9 +46,17 @@ def batches(exp, config):
     return (experiment.global_batch(exp, batch) for batch in loader)
 
 
-NEEDS_A_TEACHER = ("flow_map_distillation", "latent_consistency", "truncated_consistency")
+NEEDS_A_TEACHER = (
+    "adversarial_distillation",
+    "dmd",
+    "dmd2",
+    "flow_map_distillation",
+    "latent_consistency",
+    "score_distillation",
+    "truncated_consistency",
+)
 STARTS_FROM_A_MODEL = ("progressive_distillation",)
-ON_TRAJECTORIES = ("reflow", "knowledge_distillation", "consistency_mid_training")
+ON_TRAJECTORIES = ("reflow", "knowledge_distillation", "consistency_mid_training", "dmd")
 
 
 @pytest.mark.parametrize(
@@ -67,13 +75,17 @@ def test_every_method_takes_steps_traced_once(method, dataset, tmp_path):
     if method in ON_TRAJECTORIES:
         points = config.method.get("points", 1)
         config.coupling = base.part(couplings, "stored", pairs=small_runs.pairs(tmp_path, 256, points))
+    config.method.update(
+        {name: value for name, value in {"every": 1, "sees": "samples"}.items() if name in config.method}
+    )
     exp, traces = experiment.build(config), []
 
     def counted(*arguments):
         traces.append(arguments)
         return exp.method.losses["student"](*arguments)
 
-    step = experiment.train_step(exp._replace(method=exp.method._replace(losses={"student": counted})))
+    losses = {**exp.method.losses, "student": counted}
+    step = experiment.train_step(exp._replace(method=exp.method._replace(losses=losses)))
     state, stream, looked_ahead = experiment.init(exp), batches(exp, config), len(traces)
     before = jax.device_get(state.params)
     for _ in range(2):

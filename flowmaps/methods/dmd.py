@@ -73,7 +73,6 @@ def make(
         owners={"fake": "fake"},
         periods={"student": every},
         init={"fake": "teacher"},
-        gaussian_source=True,
         teacher="velocity",
         diagonal=False,
         pairs=True,
