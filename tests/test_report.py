@@ -118,6 +118,15 @@ def test_quality_during_training_has_a_panel_a_metric_and_a_curve_a_step_count(m
     assert drawn == [{**names, "kl": {"1 step": "eval/kl/1", "16 steps": "eval/kl/16"}}]
 
 
+def test_the_curves_of_every_player_come_with_the_norms_and_rates_last(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "curves", lambda records, panels: drawn.extend(panels) or bytes(24))
+    each = ("flow", "grad_norm", "learning_rate", "loss", "skipped")
+    report.training([{"step": 1, **{f"{player}{name}": 1.0 for player in ("", "critic/") for name in each}}])
+    terms = ["loss", "flow", "critic/flow", "critic/loss"]
+    assert drawn == [*terms, "grad_norm", "learning_rate", "critic/grad_norm", "critic/learning_rate"]
+
+
 def test_what_looks_like_markup_stays_text(tmp_path):
     name = "<script>alert(1)</script>&"
     config = {"method": {"name": name}, "data": {"name": name}, "train": {"steps": 5, "batch_size": 8}}

@@ -170,6 +170,16 @@ def test_logged_means_leave_out_what_is_not_there():
     assert np.isnan(train.averages(recent[:1])["critic/loss"])
 
 
+def test_rates_and_counts_are_logged_as_they_were_last_of_any_player():
+    """A rate is that of the player's last turn."""
+    recent = [
+        {"critic/learning_rate": rate, "critic/skipped": s}
+        for rate, s in [(np.nan, 0), (0.3, 1), (0.2, 2), (np.nan, 2)]
+    ]
+    assert train.averages(recent) == {"critic/learning_rate": 0.2, "critic/skipped": 2.0}
+    assert np.isnan(train.averages(recent[:1])["critic/learning_rate"])
+
+
 def test_updates_that_stay_not_finite_end_the_run(tmp_path):
     options = {"optimizer.learning_rate": 1e38, "optimizer.clip_norm": 0.0, "train.max_skipped": 4, "train.steps": 100}
     with pytest.raises(NonFiniteError, match=r"step (8|12): \d+ updates in a row were not finite"):
