@@ -109,11 +109,25 @@ def test_rings_density_integrates_to_one_and_is_that_of_the_draws():
     np.testing.assert_allclose(x.T @ x / POINTS, second, atol=4 / np.sqrt(POINTS))
 
 
-def test_rings_modes_are_equally_likely():
-    x = draw("rings")
-    mode = np.round(np.arctan2(x[:, 1], x[:, 0]) / (np.pi / 4)).astype(int) % 8
-    counts = np.bincount(mode, minlength=8)
-    assert ((counts - POINTS / 8) ** 2 / (POINTS / 8)).sum() < 24.3
+@pytest.mark.parametrize("name", ["rings", "checker"])
+def test_modes_are_equally_likely(name):
+    count, mode = data.load(name).modes
+    counts = np.bincount(mode(draw(name)) + 1, minlength=9)
+    assert count == 8 and counts[0] < POINTS / 1000
+    assert ((counts[1:] - POINTS / 8) ** 2 / (POINTS / 8)).sum() < 24.3
+
+
+def test_a_mode_of_the_rings_reaches_four_deviations_from_its_centre():
+    modes = data.load("rings", modes=4, radius=1.0, std=0.1).modes
+    points = np.array([[1, 0], [0, 1.399], [-0.7, -0.2], [0, -1.401], [0, 0], [0.3, -1.3]])
+    np.testing.assert_array_equal(modes.of(points), [0, 1, 2, -1, -1, -1])
+
+
+def test_the_modes_of_the_board_are_its_occupied_squares():
+    mode = data.load("checker").modes.of
+    centres = np.stack(np.meshgrid(*[(np.arange(4) + 0.5) / 2 - 1] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    np.testing.assert_array_equal(mode(centres), [0, -1, 1, -1, -1, 2, -1, 3, 4, -1, 5, -1, -1, 6, -1, 7])
+    np.testing.assert_array_equal(mode(np.array([[-1.01, -0.9], [1.0, 0.9]])), [-1, -1])
 
 
 def test_moons_without_noise_are_two_half_circles():

@@ -7,7 +7,7 @@ from flowmaps import data, metrics
 from flowmaps.errors import UsageError
 from flowmaps.metrics import _digits
 
-ON_PLANES = ("kl_aligned", "kl_paper", "mmd", "sliced_w2", "w2")
+ON_PLANES = ("kl_aligned", "kl_paper", "mmd", "modes", "sliced_w2", "w2")
 ON_DIGITS = ("fd_digits", "kid_digits", "manifold", "nn_ratio")
 
 
@@ -42,9 +42,14 @@ def test_a_metric_of_digits_refuses_a_plane(checker):
 
 def test_a_divergence_refuses_a_plane_without_density(checker):
     nameless = checker._replace(log_density=None)
-    with pytest.raises(UsageError, match=r"plane data with a density.*choose from mmd, sliced_w2, w2$"):
+    with pytest.raises(UsageError, match=r"plane data with a density.*choose from mmd, modes, sliced_w2, w2$"):
         metrics.check("kl_paper", nameless)
     metrics.check("w2", nameless)
+
+
+def test_a_count_of_modes_refuses_a_plane_without_them():
+    with pytest.raises(UsageError, match="needs plane data with modes, and these are plane data without: choose from"):
+        metrics.check("modes", data.load("moons"))
 
 
 def test_too_few_samples_are_refused_with_their_number(checker):
@@ -71,7 +76,7 @@ def test_samples_beyond_the_protocol_change_nothing(name, checker, digits):
     assert set(exact) == set(metric.values)
 
 
-@pytest.mark.parametrize("name", ON_PLANES)
+@pytest.mark.parametrize("name", [name for name in ON_PLANES if name != "modes"])
 def test_floors_of_different_seeds_are_different_draws(name, checker):
     floors = [metrics.load(name).floor(checker, seed, 1000)[name] for seed in range(4)]
     assert len(np.unique(np.round(floors, 9))) == 4

@@ -30,6 +30,14 @@ class Source(Protocol):
         ...
 
 
+class Modes(NamedTuple):
+    """Disjoint parts of the plane that hold a law, each an equal share of it."""
+
+    count: int
+    of: Callable[[np.ndarray], np.ndarray]
+    """x [N, 2] -> int [N], the part that each point lies in, 0 to count - 1, or -1 for none."""
+
+
 class Dataset(NamedTuple):
     """A data set; images lie in [-1, 1], channels last."""
 
@@ -45,6 +53,8 @@ class Dataset(NamedTuple):
     """A hash of the content, or of the law and its parameters."""
     log_density: Callable[[np.ndarray], np.ndarray] | None = None
     """Of a plane with a closed form: x [N, 2] -> [N], -inf outside the support."""
+    modes: Modes | None = None
+    """Of a plane whose law is one of separate parts."""
     source: Source | None = None
     """Held-out rows of a second data set, from which generation starts; None: from Gaussian noise."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from flowmaps.data import _random
-from flowmaps.data._dataset import ENDLESS, Dataset, fingerprint
+from flowmaps.data._dataset import ENDLESS, Dataset, Modes, fingerprint
 from flowmaps.types import NULL_LABEL
 
 Law = Callable[[Float64[np.ndarray, "n k"]], Float64[np.ndarray, "n 2"]]
@@ -38,7 +38,13 @@ class Draws:
 
 
 def plane(
-    name: str, parameters: dict[str, Any], law: Law, *, uniforms: int, log_density: Callable | None = None
+    name: str,
+    parameters: dict[str, Any],
+    law: Law,
+    *,
+    uniforms: int,
+    log_density: Callable | None = None,
+    modes: Modes | None = None,
 ) -> Dataset:
     """The data set of a law; the test source draws from a stream of its own."""
     return Dataset(
@@ -49,4 +55,5 @@ def plane(
         kind="plane",
         fingerprint=fingerprint(name, parameters),
         log_density=log_density,
+        modes=modes,
     )

@@ -5,22 +5,27 @@ even; so the corner [-1, -1/2)^2 is, and the density is 1/2 on an area of 2. Eac
 """
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 
-from flowmaps.data._dataset import Dataset
+from flowmaps.data._dataset import Dataset, Modes
 from flowmaps.data._plane import plane
 
 
 def make() -> Dataset:
     """The board has no options."""
-    return plane("checker", {}, _law, uniforms=2, log_density=log_density)
+    return plane("checker", {}, _law, uniforms=2, log_density=log_density, modes=Modes(8, mode))
 
 
 def log_density(x: Float[np.ndarray, "n 2"]) -> Float64[np.ndarray, " n"]:
     """log rho(x): -log 2 on the occupied squares, half open towards larger coordinates, -inf elsewhere."""
+    return np.where(mode(x) >= 0, -np.log(2), -np.inf)
+
+
+def mode(x: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, " n"]:
+    """The occupied square that each point lies in, counted along the second axis first; -1 elsewhere."""
     square = np.floor(2 * (np.asarray(x, np.float64) + 1))
-    inside = ((square >= 0) & (square < 4)).all(axis=1)
-    return np.where(inside & (square.sum(axis=1) % 2 == 0), -np.log(2), -np.inf)
+    occupied = ((square >= 0) & (square < 4)).all(axis=1) & (square.sum(axis=1) % 2 == 0)
+    return np.where(occupied, square @ (4, 1) // 2, -1).astype(int)
 
 
 def _law(u: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:

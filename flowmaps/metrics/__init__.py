@@ -17,6 +17,9 @@ from flowmaps.errors import UsageError
 FEWEST = 16
 """Samples below which no metric means anything."""
 
+NEEDS = {"log_density": "a density", "modes": "modes"}
+"""What a field of a data set is, in words."""
+
 Values = Mapping[str, float]
 Labels = Int[np.ndarray, " n"] | None
 
@@ -34,8 +37,8 @@ class Metric(NamedTuple):
     """(samples, dataset, labels, seed) -> values. The seed draws the data that the samples are held against."""
     floor: Callable[..., Values]
     """(dataset, seed, num_samples=num_samples) -> the same values for exact or real samples."""
-    needs_density: bool = False
-    """Whether the data set must have a log density."""
+    needs: Literal["", "log_density", "modes"] = ""
+    """The field that the data set must have."""
     references: Mapping[str, Callable[[Any, int], Values]] = {}
     """Name of a simple model -> (dataset, seed) -> the same values for its samples."""
 
@@ -85,14 +88,18 @@ def check(name: str, dataset) -> None:
                 f"metric {name!r} needs {' or '.join(metric.kinds)} data, and these are {dataset.kind} data"
             )
         return
-    if metric.kind != dataset.kind or (metric.needs_density and dataset.log_density is None):
-        able = (n for n, m in found.items() if isinstance(m, Metric) and m.kind == dataset.kind)
-        able = [n for n in able if dataset.log_density is not None or not found[n].needs_density]
-        need = f"{metric.kind} data" + (" with a density" if metric.needs_density else "")
+    if metric.kind != dataset.kind or lacks(dataset, metric):
+        able = [n for n in of_samples(found) if found[n].kind == dataset.kind and not lacks(dataset, found[n])]
+        need = f"{metric.kind} data" + (f" with {NEEDS[metric.needs]}" if metric.needs else "")
         raise UsageError(
             f"metric {name!r} needs {need}, and these are {dataset.kind} data"
-            f"{' without one' if metric.kind == dataset.kind else ''}: choose from {', '.join(sorted(able)) or 'none'}"
+            f"{' without' if metric.kind == dataset.kind else ''}: choose from {', '.join(sorted(able)) or 'none'}"
         )
+
+
+def lacks(dataset, metric: Metric) -> bool:
+    """Whether the data set is without the field that the metric needs."""
+    return bool(metric.needs) and getattr(dataset, metric.needs) is None
 
 
 def of_samples(names: Iterable[str]) -> list[str]:

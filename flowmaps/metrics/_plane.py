@@ -1,7 +1,7 @@
 """Metrics of planes, with the value of fresh exact samples as their floor."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +12,11 @@ Points = Float[np.ndarray, "n 2"]
 
 
 def plane_metric(
-    name: str, measure: Callable[[Points, Any, int], float], *, num_samples: int, needs_density: bool = False
+    name: str,
+    measure: Callable[[Points, Any, int], float],
+    *,
+    num_samples: int,
+    needs: Literal["", "log_density"] = "",
 ) -> Metric:
     """The metric measure(samples, dataset, seed); its floor is the value of exact samples."""
 
@@ -22,7 +26,7 @@ def plane_metric(
     def floor(dataset, seed, num_samples=num_samples):
         return compute(draw(dataset.train, num_samples, seed), dataset, None, seed)
 
-    return Metric({name: "lower"}, num_samples, "plane", compute, floor, needs_density)
+    return Metric({name: "lower"}, num_samples, "plane", compute, floor, needs)
 
 
 def against_samples(name: str, distance: Callable[[Points, Points], float], *, num_samples: int) -> Metric:

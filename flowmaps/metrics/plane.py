@@ -68,7 +68,7 @@ def _kl(name: str, bins: int, num_samples: int) -> Metric:
     def measure(samples, dataset, seed):
         return histogram_kl(samples, dataset.log_density, bins=bins)
 
-    return plane_metric(name, measure, num_samples=num_samples, needs_density=True)
+    return plane_metric(name, measure, num_samples=num_samples, needs="log_density")
 
 
 METRICS = {
