@@ -19,7 +19,15 @@ def part(package: ModuleType, name: str, **chosen) -> ConfigDict:
     return ConfigDict({"name": name, **package.options(name), **chosen})
 
 
-DATA_STD = {"checker": 1 / 3**0.5, "digits": 0.75, "tfds": 0.5, "folder": 0.5, "arrays": 0.5, "latents": 1.0}
+DATA_STD = {
+    "checker": 1 / 3**0.5,
+    "rings": (0.8**2 / 2 + 0.04**2) ** 0.5,
+    "digits": 0.75,
+    "tfds": 0.5,
+    "folder": 0.5,
+    "arrays": 0.5,
+    "latents": 1.0,
+}
 """Of each number of an example, by data set."""
 
 
@@ -157,6 +165,19 @@ def checker(method: str, **options: Any) -> ConfigDict:
     return config
 
 
+def rings(method: str, **options: Any) -> ConfigDict:
+    """Eight Gaussians on a ring, whose modes are counted: the perceptron of the board, a minute on two cores."""
+    config = checker(method, **options)
+    config.data = part(data, "rings")
+    config.coupling.scale = config.network.scale = DATA_STD["rings"]
+    config.train.steps = 30_000
+    config.train.checkpoint_every = 10_000
+    config.eval.num_samples = 10_000
+    config.eval.batch_size = 10_000
+    config.eval.metrics = ("modes", "w2", "sliced_w2", "mmd")
+    return config
+
+
 def digits(method: str, **options: Any) -> ConfigDict:
     """scikit-learn's handwritten digits with their labels: a residual perceptron, two minutes on two cores."""
     config = get_config()
@@ -192,6 +213,12 @@ def denoiser(bundle: Callable[..., ConfigDict], path: str, prediction: str, solv
     """A diffusion model on a data set's bundle, and the solver that its authors sample with."""
     config = on_levels(bundle("diffusion", **options), path, prediction)
     config.sample.solver = solver
+    return config
+
+
+def one_step(config: ConfigDict) -> ConfigDict:
+    """The config of a generator that knows no other number of steps."""
+    config.eval.steps = config.sample.steps = (1,)
     return config
 
 
