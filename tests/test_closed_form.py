@@ -63,6 +63,7 @@ VARIANTS = {
     "align_your_flow": [{**WHOLE, "most": 1.0, "constant": 0.0}, {**WHOLE, "most": 1.0}],
     "flow_map_distillation": [{}, {"objective": "direct"}],
     "latent_consistency": [{"chain": 8, "skip": 1}, {"chain": 8, "skip": 3}],
+    "imle": [{"draws": 1}],
     "imm": [{"group": 16, "halvings": 16}],
     "ctm": [{"intervals": 8}, {"intervals": 8, "leg": "ddim", "most_steps": 5}],
     "truncated_consistency": [{"stage": 2, "boundary": 0.3, "huber": 1.0}],
@@ -108,6 +109,8 @@ def fixed_point(name: str, options: dict, law: str):
     for methods with heads the heads that make it."""
     if name == "shortcut":
         return euler_map(LAWS[law](), 2 ** options["levels"], options.get("smallest", "instantaneous"))
+    if name == "imle":  # with one draw, where all noise goes to the mean
+        return euler_map(LAWS[law](), 1, "instantaneous")
     if name == "latent_consistency":
         return skipping_map(LAWS[law](), options["skip"] / options["chain"], -(-options["chain"] // options["skip"]))
     if name == "ctm" and options.get("leg") == "ddim":

@@ -30,6 +30,8 @@ FLOORS = {
     ("align_your_flow", ("warmup_steps", 1)): 4,
     ("tvm",): 10,  # flow 3, and the Lagrangian's 7
     ("imm",): 4,
+    ("imle",): 16 + 3,
+    ("drifting", ("group", 16)): 3,  # beside all pairs of a group
     ("progressive_distillation",): 3 + 2,
     ("reflow",): 3,
     ("knowledge_distillation",): 3,

@@ -25,6 +25,7 @@ OPTIONS = {
     "dmd2": [{"steps": 2}],
 }
 OF_OTHERS = (
+    "drifting",
     "knowledge_distillation",
     "consistency_mid_training",
     "flow_map_distillation",
