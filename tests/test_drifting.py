@@ -47,6 +47,16 @@ def test_the_field_is_zero_where_both_are_the_same_points():
 
 
 @pytest.mark.float64
+def test_a_guided_class_rests_beyond_its_data():
+    """At w (its data) - (w - 1) (all data): of two points a class has 3/4 and 1/4 and all data 1/2 and 1/2, so for
+    w = 2 its samples are at the first alone."""
+    one, other = points(1, 1), points(2, 1)
+    seen = jnp.concatenate([one, other, one, one, other])
+    of_data, of_samples, of_all = [0.75, 0.25], [-1.0], [-0.5, -0.5]
+    np.testing.assert_allclose(weighed(points(0), seen, [of_data + of_samples + of_all]), 0, atol=1e-15)
+
+
+@pytest.mark.float64
 def test_the_field_is_its_double_sum():
     """But for the affinities below 1e-3, which count as that."""
     x, positives, negatives = points(0), points(1, 4), points(2, 5)

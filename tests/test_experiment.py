@@ -97,6 +97,14 @@ def test_every_method_takes_steps_traced_once(method, dataset, tmp_path):
     assert moved["Dense_0"]["kernel"] and moved["Dense_1"]["kernel"]
 
 
+def test_what_generates_needs_no_other_player():
+    config = small(method="lsd")
+    config.method.learned_weight = True
+    trained, generating = (experiment.build(config, training=training) for training in (True, False))
+    assert set(trained.networks) == {"student", "log_variance"}
+    assert set(generating.networks) == set(generating.optimizers) == {"student"}
+
+
 def test_the_look_ahead_and_the_first_step_share_one_trace():
     config = small()
     exp = experiment.build(config)
