@@ -3,13 +3,16 @@
 import ast
 import difflib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
-from flowmaps.errors import UsageError
+from flowmaps.errors import MissingError, UsageError
 
 
 def check_name(kind: str, name: str, known: Collection[str]) -> None:
@@ -30,6 +33,23 @@ def load_module(package: ModuleType, kind: str, name: str) -> ModuleType:
     """The module `name` of `package`. Raises UsageError with the nearest name where there is none."""
     check_name(kind, name, modules(package))
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def load_file(kind: str, path: str) -> ModuleType:
+    """The module in a user's own file, run once. Raises MissingError where there is no such file."""
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise MissingError(f"{kind} {path!r} is not there: give the path of a Python file, or a name")
+    name = str(file)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up by name
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 def options(make: Callable, given: tuple[str, ...] = ()) -> dict[str, Any]:

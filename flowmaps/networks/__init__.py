@@ -1,7 +1,11 @@
-"""Networks, found by the names of this package's files. Each file's `make` is a Linen module that knows the shape of
-its data; a module is bound to its parameters to become a plain callable, and losses see nothing else.
+"""Networks, found by the names of this package's files, or a user's own by the path of its file, which ends in .py.
+
+Each file's `make` is a Linen module that knows the shape of its data and the number of their classes, and whose
+`inputs()` are example inputs; a module is bound to its parameters to become a plain callable, and losses see nothing
+else.
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -22,8 +26,18 @@ LINEN = ("parent", "name")
 
 
 def load(name: str) -> ModuleType:
-    """The network's file."""
-    return lookup.load_module(sys.modules[__name__], "network", name)
+    """The network's file. Raises MissingError where a path has none, UsageError for another name or what makes no
+    network."""
+    if not name.endswith(".py"):
+        return lookup.load_module(sys.modules[__name__], "network", name)
+    module = lookup.load_file("network", name)
+    make = getattr(module, "make", None)
+    if make is None or not {"shape", "num_classes"} <= set(inspect.signature(make).parameters):
+        raise UsageError(
+            f"network {name!r} needs a make(shape=..., num_classes=...), a Linen module that has inputs(): see "
+            "flowmaps/networks/classifier.py"
+        )
+    return module
 
 
 def options(name: str) -> dict[str, Any]:
@@ -55,6 +69,18 @@ def make(
             raise UsageError(f"network {name!r} takes no guidance as an input, and this method gives it")
         given["guided"] = True
     return lookup.call(f"network {name}", load(name).make, given, chosen)
+
+
+def change(name: str, wanted: str) -> Callable[..., Params]:
+    """A function of parameters that the network's file has beside `make`, such as `without_end_time`. Raises UsageError
+    where it has none."""
+    found = getattr(load(name), wanted, None)
+    if found is None:
+        raise UsageError(
+            f"network {name!r} has no {wanted}, by which a run of another kind is started from: give its file one, as "
+            "flowmaps/networks/mlp.py has it"
+        )
+    return found
 
 
 def init(module: nn.Module, key: Key[Array, ""]) -> Params:
