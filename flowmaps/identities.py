@@ -165,10 +165,22 @@ def consistency(
     dropout: Keys | None = None,
 ) -> Points:
     """X_{s,t}(x_s) - sg X_{u,t}(x_u), for points (x_s, x_u) of one path: the semigroup in units of state, whose first
-    leg is the path's own and not the flow's. It is zero in the mean given x_s up to O(u - s).
+    leg is the path's own and not the flow's. It is zero in the mean given x_s up to O(u - s)."""
+    moved, aim = consistent_states(student, target, points, s, u, t, cond, dropout)
+    return moved - aim
 
-    One dropout mask serves both.
-    """
+
+def consistent_states(
+    student: Velocity,
+    target: Velocity,
+    points: tuple[Points, Points],
+    s: Times,
+    u: Times,
+    t: Times,
+    cond: Cond,
+    dropout: Keys | None = None,
+) -> tuple[Points, Points]:
+    """X_{s,t}(x_s) and sg X_{u,t}(x_u), of which `consistency` is the difference. One dropout mask serves both."""
     earlier, later = points
     moved = flow_map(student, earlier, s, t, cond, dropout)
-    return moved - stop_gradient(flow_map(target, later, u, t, cond, dropout))
+    return moved, stop_gradient(flow_map(target, later, u, t, cond, dropout))

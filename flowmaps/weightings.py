@@ -59,6 +59,22 @@ def distance(residual: Float[Array, "b *d"], name: str, huber: float) -> Row:
     return squares if name == "squared" else pseudo_huber(squares, huber * math.prod(residual.shape[1:]) ** 0.5)
 
 
+def perceptual(
+    features: Callable[[Array], tuple[Array, ...]], one: Float[Array, "b h w c"], other: Float[Array, "b h w c"]
+) -> Row:
+    """LPIPS without learned weights (Zhang et al. 2018, arXiv:1801.03924, eq. 1 with w = 1): |a / |a| - b / |b||^2 over
+    the channels of a map [B, ..., c], at most 4, its mean over places, summed over the maps that `features` gives."""
+    pairs = zip(map(unit, features(one)), map(unit, features(other)), strict=True)
+    return sum(flat_mean(jnp.square(a - b).sum(axis=-1)) for a, b in pairs)
+
+
+def unit(vectors: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """Each vector of length 1, never below float32. One shorter than 1e-5 is divided by that: where a rectified map has
+    nothing at all the direction is 0, and its gradient finite."""
+    vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
+    return vectors * jax.lax.rsqrt(jnp.maximum(jnp.square(vectors).sum(axis=-1, keepdims=True), 1e-10))
+
+
 def normalized(tangent: Float[Array, "b *d"], constant: float) -> Float[Array, "b *d"]:
     """g / (|g| + c), a row's length brought to at most 1 (sCM, arXiv:2410.11081, section 4.2); c = 0: g as it is.
 
