@@ -51,12 +51,15 @@ def get_config() -> ConfigDict:
     config.coupling = part(couplings, "independent")  # draws the source x0; `scale` is its standard deviation
     config.network = part(networks, "mlp")
     config.prediction = part(predictions, "velocity")  # what the network's output means
-    # Role -> {network, optimizer, ema} of the other networks that a method may train: `optimizer` says what differs
-    # from the section of that name, `ema` has the decays of averages that are kept in checkpoints; by default there are
-    # none, since samples are made by the student alone.
+    # Role -> {network, optimizer, ema} of the other networks that a method may train, or read frozen: `optimizer` says
+    # what differs from the section of that name, `ema` has the decays of averages that are kept in checkpoints; by
+    # default there are none, since samples are made by the student alone.
     config.players = ConfigDict()
     config.players.log_variance = ConfigDict({"network": part(networks, "log_variance")})
     config.players.critic = ConfigDict({"network": part(networks, "critic")})
+    config.players.features = ConfigDict()  # frozen, of a perceptual distance or a critic: feature maps of images
+    config.players.features.network = ConfigDict({"name": placeholder(str)})  # "classifier", or the path of a .py file
+    config.players.features.weights = placeholder(str)  # path of an .npz of "layer/part" arrays; "digits": classifier's
     config.adversary = ConfigDict(adversaries.OPTIONS)  # a critic beside any method; of weight 0: none
     config.data = ConfigDict()  # `name` and its options, see flowmaps/data
     config.init_from = placeholder(str)  # a workdir whose averaged weights the student starts from
@@ -206,6 +209,12 @@ def on_levels(config: ConfigDict, path: str, prediction: str, **options: Any) ->
     config.prediction = part(predictions, prediction, data_std=std)
     if "data_std" in config.method:
         config.method.data_std = std
+    return config
+
+
+def with_classifier(config: ConfigDict) -> ConfigDict:
+    """The config of digits with their classifier as the frozen features of a perceptual distance."""
+    config.players.features.update(network={"name": "classifier"}, weights="digits")
     return config
 
 

@@ -1,12 +1,13 @@
 """Consistency distillation (arXiv:2303.01469) on ImageNet at 64x64: 40 levels, Heun's step, a target's average of 0.95.
-Published: FID 6.20 at 1 step, 4.70 at 2, with a perceptual distance, for which the squared one stands here: it needs
-another trained network. The optimizer RAdam is unverified. Trained here by nobody yet.
+Published: FID 6.20 at 1 step, 4.70 at 2, with a perceptual distance, for which the squared one stands here. The
+optimizer RAdam is unverified. Trained here by nobody yet.
 
 python main.py --config=configs/edm_imagenet64.py --mode=train --config.data.dir=/my/images
 python main.py --config=configs/cd_imagenet64.py --mode=train --config.data.dir=/my/images
 
 The folder has a sub-folder of PNG images for each class. The published middle level of 2 steps, the 22nd of 39, is
---config.sample.steps="(2,)" --config.sample.grid="given(times=(0, 0.5641, 1))".
+--config.sample.steps="(2,)" --config.sample.grid="given(times=(0, 0.5641, 1))". The published
+distance is --config.method.distance=perceptual on features that you bring, see the README.
 """
 
 from configs import base

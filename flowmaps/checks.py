@@ -23,6 +23,15 @@ def source(config: ConfigDict, method: Method, dataset: data.Dataset) -> None:
         )
 
 
+def features(config: ConfigDict, method: Method, dataset: data.Dataset) -> None:
+    """Raises UsageError where images are to be compared by their features, and the data are none."""
+    if "features" in method.owners and len(dataset.shape) != 3:
+        raise UsageError(
+            f"method {config.method.name!r} with these options compares images by their features, and an example of "
+            f"data {config.data.name!r} has the shape {dataset.shape}: compare it by its numbers"
+        )
+
+
 def guidance(config: ConfigDict, dataset: data.Dataset) -> None:
     """Raises UsageError where sampling is to leave out the label, and there is none, or the network always had it."""
     scale = config.guidance.scale

@@ -18,6 +18,7 @@ from flowmaps import (
     couplings,
     data,
     ema,
+    frozen,
     lookup,
     models,
     networks,
@@ -92,6 +93,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     readings = {role: models.reading(model, interpolant) for role, model in made.items()}
     dataset = load_data(config.data)
     checks.source(config, method, dataset)
+    checks.features(config, method, dataset)
     if method.guidance is None:
         checks.guidance(config, dataset)
     else:
@@ -118,7 +120,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
 
 def student_alone(method: Method) -> Method:
     """The method without the other players, which nobody needs who generates."""
-    return method._replace(losses={"student": method.losses["student"]}, owners={}, init={})
+    return method._replace(losses={"student": method.losses["student"]}, owners={}, reads={}, init={})
 
 
 def load_data(section: ConfigDict) -> data.Dataset:
@@ -149,11 +151,11 @@ def make_networks(
     """The network of every role: those of the models, and those that the method owns, which take examples or what
     another role makes of one."""
     own = [role for role in method.owners if role not in made]
-    missing = [role for role in own if "network" not in config.players.get(role, {})]
+    missing = [role for role in own if not config.players.get(role, {}).get("network", {}).get("name")]
     if missing:
         raise UsageError(
-            f"method {config.method.name!r} trains a network for its role {missing[0]!r}, and the config gives none: "
-            f"set config.players.{missing[0]}.network"
+            f"method {config.method.name!r} needs a network for its role {missing[0]!r}, and the config gives none: "
+            f"set config.players.{missing[0]}.network.name"
         )
 
     found = {role: make_network(model, dataset) for role, model in made.items()}
@@ -213,7 +215,8 @@ def init(exp: Experiment) -> TrainState:
     """The state before the first step, born in its shardings and never whole on one device.
 
     Where config.init_from names a workdir, the student and its averages start from the average trained there; where
-    config.teacher.workdir names one, its average is the frozen role "teacher".
+    config.teacher.workdir names one, its average is the frozen role "teacher". Other frozen roles have the weights that
+    config.players names.
     """
     shardings = state_shardings(exp)
     start = jax.jit(partial(_create, exp), out_shardings=shardings)()
@@ -221,6 +224,9 @@ def init(exp: Experiment) -> TrainState:
     for role, config in exp.teachers.items():
         workdir, abstract = Path(exp.config.teacher[models.TEACHERS[role]]), abstract_state(exp).params[role]
         params[role] = trained.averaged_student(workdir, config, abstract)
+    for role in frozen.roles(exp.method):
+        source, field = exp.config.players[role].get("weights"), f"players.{role}.weights"
+        params[role] = frozen.load_weights(source, abstract_state(exp).params[role], field)
     if trained.named(exp.config.init_from) is not None:
         params["student"] = start_from(exp, Path(exp.config.init_from), params["student"])
     params |= {role: ema.copy(params[source]) for role, source in exp.method.init.items()}
@@ -418,11 +424,11 @@ def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
         )
     network = make_network(models.Model(config, method, exp.interpolant), exp.dataset)
     donor = abstract_state(exp._replace(networks={**exp.networks, "student": network})).params["student"]
-    params, parts = trained.averaged_student(workdir, config, donor), networks.load(config.network.name)
+    params, name = trained.averaged_student(workdir, config, donor), config.network.name
     if method.diagonal_only:
-        params = parts.without_end_time(params)
+        params = networks.change(name, "without_end_time")(params)
     if method.guidance is None and exp.method.guidance is not None:
-        params = parts.with_guidance_input(params, fresh)
+        params = networks.change(name, "with_guidance_input")(params, fresh)
     return jax.device_put(params, state_shardings(exp).params["student"])
 
 

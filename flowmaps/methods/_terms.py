@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Bool, Float
 
-from flowmaps import rows
+from flowmaps import rows, weightings
 from flowmaps.errors import UsageError
 from flowmaps.guidance import without_labels
 from flowmaps.identities import tangent
@@ -18,6 +18,8 @@ from flowmaps.weightings import squared
 
 Row = Float[Array, " b"]
 Points = Float[Array, "b *d"]
+Distance = Literal["squared", "l1", "pseudo_huber", "perceptual"]
+"""Between data estimates, see `far`."""
 
 
 class PathPoint(NamedTuple):
@@ -72,6 +74,29 @@ def last_layer(roles: Roles) -> LastLayer:
             "method.adaptive to False, or give its file a last_kernel"
         )
     return roles.extras["last_layer"]
+
+
+def features(roles: Roles) -> Callable[[Points], tuple[Array, ...]]:
+    """All the maps of the frozen network that sees images. Raises UsageError where the run has none."""
+    if "features" not in roles.extras:
+        raise UsageError(
+            "the method's options compare images by their features, and there is no network of them: set "
+            "config.players.features"
+        )
+    return roles.extras["features"].heads
+
+
+def far(roles: Roles, one: Points, other: Points, distance: Distance, huber: float) -> Row:
+    """How far apart two data estimates are: by weightings.distance, or, of images, by weightings.perceptual on the maps
+    of the frozen role "features"."""
+    if distance == "perceptual":
+        return weightings.perceptual(features(roles), one, other)
+    return weightings.distance(one - other, distance, huber)
+
+
+def features_owner(wanted: bool) -> dict[str, str]:
+    """The owner of the role "features", where a loss wants it."""
+    return {"features": "frozen"} if wanted else {}
 
 
 def check_unit_interval(name: str, interpolant: Interpolant) -> None:

@@ -8,13 +8,14 @@ from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Float, Int
 
-from flowmaps import rows, times, weightings
+from flowmaps import rows, times
 from flowmaps.errors import UsageError
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.solvers import steps
 from flowmaps.types import Array, Batch, Cond, Keys, Loss, LossFn, Roles
+from flowmaps.weightings import squared
 
 States = Float[Array, "k b *d"]
 """At the times 0, 1/K, ..., 1 of the path's clock; the first is interpolant.start(x0)."""
@@ -62,19 +63,19 @@ def make(
 
 
 def to_the_end(
-    trajectories: Trajectories, interpolant: Interpolant, points: int, distance: str, huber: float
+    trajectories: Trajectories, interpolant: Interpolant, points: int, distance: _terms.Distance, huber: float
 ) -> LossFn:
-    """d(X_{s,1}(x_s), x_1) at a state x_s of each row's way but the last, uniformly; see weightings.distance. No label
-    is dropped: x_1 has it."""
+    """d(X_{s,1}(x_s), x_1) at a state x_s of each row's way but the last, uniformly; see _terms.far. No label is
+    dropped: x_1 has it."""
 
     def loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.condition(batch)
         states = trajectories(roles, batch, cond)
         index = drawn(rows.fold(keys, 0), 0, points)
         s, end = (times.at_index(interpolant, i, points) for i in (index, jnp.full_like(index, points)))
-        residual = flow_map(roles.student, at(states, index), s, end, cond, rows.fold(keys, 1)) - states[-1]
-        far = weightings.distance(residual, distance, huber)
-        return Loss(far, {"map": jnp.mean(weightings.squared(residual))})
+        moved = flow_map(roles.student, at(states, index), s, end, cond, rows.fold(keys, 1))
+        far = _terms.far(roles, moved, states[-1], distance, huber)
+        return Loss(far, {"map": jnp.mean(squared(moved - states[-1]))})
 
     return loss
 

@@ -12,7 +12,7 @@ from x_s (distillation, CD); what varies besides is how u comes to s:
 
 A grid is uniform in the path's own clock: on `variance_exploding` Karras' noise levels sigma. f is the identity at the
 path's end by the prediction: `consistency`, or `edm`, which holds its ends, and so takes the path's last noise off. The
-diagonal is not learned. Cost: 4F a row, and 1F or 2F of the teacher.
+diagonal is not learned. Cost: 4F a row, and 1F or 2F of the teacher; a perceptual distance adds its network's passes.
 """
 
 import math
@@ -91,7 +91,7 @@ def make(
     stages: int = 8,
     ratio: tuple[float, float, float] = (2.0, 8.0, 1.0),
     law: tuple = ("uniform",),
-    distance: Literal["squared", "l1", "pseudo_huber"] = "squared",
+    distance: _terms.Distance = "squared",
     huber: float = 0.00054,
     weighting: Literal["constant", "gap"] = "constant",
     initial_decay: float = 0.0,
@@ -100,8 +100,8 @@ def make(
     """leg: x_u on the path, or by a step of the teacher from x_s (solvers/steps.py). intervals: (s0, s1) of the grid,
     which ends with s1 and begins with s0 ("doubling") or s0 - 1 ("square_root"); the papers' N is one more. stages,
     ratio: q, k and b of ECT, n = 1 + k sigmoid(-b sigma(s)). law: of s, see times.on_path. distance, huber: see
-    weightings.distance. weighting "gap": 1 / (sigma(s) - sigma(u)), and 0 where the two are one. initial_decay: mu0 of
-    the target's average; 0: the target is the stopped student. (CT's perceptual distance is not among them.)
+    _terms.far; CT and CD were published with "perceptual". weighting "gap": 1 / (sigma(s) - sigma(u)), and 0 where the
+    two are one. initial_decay: mu0 of the target's average; 0: the target is the stopped student.
 
     Raises UsageError for a schedule longer than training, intervals that do not rise, or an average without a grid.
     """
@@ -136,14 +136,16 @@ def make(
         if leg != "path":
             x_u = _terms.teacher_step(leg, roles, interpolant, x_s, s, u, cond)
         ends, dropout = jnp.full_like(s, end), rows.fold(keys, 2)
-        residual = identities.consistency(roles.student, roles.target, (x_s, x_u), s, u, ends, cond, dropout)
-        far = weightings.distance(residual, distance, huber)
+        between = roles.student, roles.target, (x_s, x_u), s, u, ends, cond, dropout
+        moved, aim = identities.consistent_states(*between)
+        far = _terms.far(roles, moved, aim, distance, huber)
         weight = inverse(interpolant.sigma(s) - interpolant.sigma(u)) if weighting == "gap" else 1.0
-        return Loss(weight * far, {"map": jnp.mean(weightings.squared(residual))})
+        return Loss(weight * far, {"map": jnp.mean(weightings.squared(moved - aim))})
 
     return Method(
         {"student": student_loss},
         samplers.make("renoising", interpolant=interpolant),
+        _terms.features_owner(distance == "perceptual"),
         target_decay=decay_of(count, intervals[0], initial_decay) if initial_decay else None,
         teacher="" if leg == "path" else "velocity",
         diagonal=False,

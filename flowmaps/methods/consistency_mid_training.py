@@ -13,6 +13,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from flowmaps import rows, samplers, times
+from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms, _trajectories
 from flowmaps.rows import expand
@@ -29,14 +30,19 @@ def make(
     points: int = 16,
     solver: Literal["ddim", "heun"] = "heun",
     solver_steps: int = 16,
-    distance: Literal["squared", "l1", "pseudo_huber"] = "squared",
+    distance: _terms.Distance = "squared",
     huber: float = 0.00054,
 ) -> Method:
     """maps: as above. pairs: trajectories as stored, or by solver_steps of `solver` (solvers/steps.py) from the
-    teacher. points: times of a trajectory after the first. distance, huber: of "end", see weightings.distance.
+    teacher. points: times of a trajectory after the first. distance, huber: of "end", see _terms.far.
 
-    Raises UsageError for points that do not divide the steps, or a teacher that is not there (with the first batch).
+    Raises UsageError for points that do not divide the steps, images compared where maps do not end at them, or a
+    teacher that is not there (with the first batch).
     """
+    if maps == "all" and distance == "perceptual":
+        raise UsageError(
+            "method.distance='perceptual' compares images, at which not all maps end: set method.maps='end'"
+        )
     trajectories = _trajectories.make(interpolant, pairs, points, solver, solver_steps)
 
     def between(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
@@ -54,4 +60,5 @@ def make(
     student_loss = {"end": to_the_end, "all": between}[maps]
     sampler = samplers.make("renoising" if maps == "end" else "composed", interpolant=interpolant)
     source = {"pairs": True} if pairs == "stored" else {"teacher": "velocity"}
-    return Method({"student": student_loss}, sampler, **source, diagonal=False, one_end=maps == "end")
+    owners = _terms.features_owner(distance == "perceptual")
+    return Method({"student": student_loss}, sampler, owners, **source, diagonal=False, one_end=maps == "end")

@@ -53,7 +53,7 @@ def make(
     leg: Literal["path", "ddim", "heun"] = "path",
     intervals: int = 80,
     most_steps: int = 1,
-    distance: Literal["squared", "l1", "pseudo_huber"] = "squared",
+    distance: _terms.Distance = "squared",
     huber: float = 0.00054,
     law: tuple = ("log_normal", -1.2, 1.2),
     data_std: float = 0.5,
@@ -64,10 +64,10 @@ def make(
 ) -> Method:
     """leg: x_u on the path, or by steps of the teacher from x_s (solvers/steps.py). intervals: of the grid, uniform in
     the path's clock: on `variance_exploding` Karras' levels. most_steps: the largest k. distance, huber: see
-    weightings.distance. law: of r, see times.on_path, for one half of the rows; r is uniform on the first 0.7 of the
-    path's clock for the other. data_std: of EDM's weight. weights: of the two terms. adaptive: multiplies the second
-    one by weightings.gradient_ratio of the batch, or of each part of it that train.accumulate makes. target_decay: of
-    the average.
+    _terms.far; the paper's is "perceptual". law: of r, see times.on_path, for one half of the rows; r is uniform on the
+    first 0.7 of the path's clock for the other. data_std: of EDM's weight. weights: of the two terms. adaptive:
+    multiplies the second one by weightings.gradient_ratio of the batch, or of each part of it that train.accumulate
+    makes. target_decay: of the average.
 
     Raises UsageError for fewer than 2 intervals, one of which would have to be taken without a target, more steps than
     intervals, or a teacher or last layer that is not there (with the first batch).
@@ -111,8 +111,8 @@ def make(
         def consistency(student: Velocity) -> tuple[Row, Row]:
             """The distance at the end, and the squared one at t."""
             reached = moved(student, x_s, s, t)
-            apart = moved(roles.target, reached, t, ends) - aim_at_end
-            return weightings.distance(apart, distance, huber), weightings.squared(reached - aim)
+            far = _terms.far(roles, moved(roles.target, reached, t, ends), aim_at_end, distance, huber)
+            return far, weightings.squared(reached - aim)
 
         r = jnp.where(rows.uniform(rows.fold(keys, 4)) < 0.5, draw(rows.fold(keys, 3)), early(rows.fold(keys, 3)))
         x = interpolant.point(batch["x0"], batch["x1"], r)
@@ -134,4 +134,5 @@ def make(
 
     asked = "" if leg == "path" else "velocity"
     gamma = samplers.make("gamma", interpolant=interpolant, gamma=0.0)
-    return Method({"student": student_loss}, gamma, target_decay=lambda step: target_decay, teacher=asked)
+    owners = _terms.features_owner(distance == "perceptual")
+    return Method({"student": student_loss}, gamma, owners, target_decay=lambda step: target_decay, teacher=asked)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from flowmaps import samplers
 from flowmaps.interpolants import Interpolant
-from flowmaps.methods import _trajectories
+from flowmaps.methods import _terms, _trajectories
 from flowmaps.types import Method
 
 
@@ -23,11 +23,11 @@ def make(
     points: int = 1,
     solver: Literal["ddim", "heun"] = "heun",
     solver_steps: int = 32,
-    distance: Literal["squared", "l1", "pseudo_huber"] = "squared",
+    distance: _terms.Distance = "squared",
     huber: float = 0.00054,
 ) -> Method:
     """pairs: as stored, or by solver_steps of `solver` (solvers/steps.py) from the teacher. points: how many states of
-    a way may be x_s; 1: the noise alone. distance, huber: see weightings.distance. No label is dropped: x_1 has it.
+    a way may be x_s; 1: the noise alone. distance, huber: see _terms.far. No label is dropped: x_1 has it.
 
     Raises UsageError for points that do not divide the steps, or a teacher that is not there (with the first batch).
     """
@@ -36,4 +36,5 @@ def make(
     student_loss = _trajectories.to_the_end(trajectories, interpolant, points, distance, huber)
     sampler = samplers.make("one_step" if points == 1 else "renoising", interpolant=interpolant)
     source = {"pairs": True} if pairs == "stored" else {"teacher": "velocity"}
-    return Method({"student": student_loss}, sampler, **source, diagonal=False, one_end=True)
+    owners = _terms.features_owner(distance == "perceptual")
+    return Method({"student": student_loss}, sampler, owners, **source, diagonal=False, one_end=True)
