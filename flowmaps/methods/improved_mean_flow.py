@@ -8,15 +8,21 @@ and interval drawn a row:
 
     g = dx_s/ds + (1 - 1 / omega) (v(x_s | label, omega) - v(x_s | no label)),
 
-at whose fixed point v has scale omega. As the network may predict data (prediction `data`), so does pixel MeanFlow
-(arXiv:2601.22158). Cost: 3F a diagonal row, 5.1F another; guidance adds 1F.
+at whose fixed point v has scale omega. Pixel MeanFlow (arXiv:2601.22158) is the prediction `data` and a third term,
+
+    perceptual E w d(x_s + (1 - s) u_st(x_s), x1) for s above 0.2,
+
+of the images that u holds in view, blurred by what the noise hides. Cost: 3F a diagonal row, 5.1F another; guidance
+adds 1F, the third term the passes of its own network.
 """
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
-from flowmaps import rows, samplers, times
+from flowmaps import rows, samplers, times, weightings
 from flowmaps.guidance import with_guidance, without_labels
 from flowmaps.identities import directional_derivative
 from flowmaps.interpolants import Interpolant
@@ -27,6 +33,20 @@ from flowmaps.weightings import adaptive, squared
 
 Row = Float[Array, " b"]
 Points = Float[Array, "b *d"]
+
+BLIND = 0.2
+"""Of the path's clock: what is seen of the data before is no image (pixel MeanFlow's perceptual_max_t is 0.8)."""
+
+
+class Errors(NamedTuple):
+    """The raw terms, a number a row each."""
+
+    map: Row
+    """|r|^2 of the first head."""
+    velocity: Row
+    """|r|^2 of the second one."""
+    image: Row
+    """How unlike the data what the first head sees of them is; 0 where that is no image."""
 
 
 def make(
@@ -39,17 +59,20 @@ def make(
     constant: float = 0.01,
     guidance: tuple[float, float] = (1.0, 1.0),
     label_dropout: float = 0.0,
+    perceptual: float = 0.0,
 ) -> Method:
     """law: of the two times that are sorted into s <= t, see times.on_path. power, constant: of the adaptive weight w.
     guidance: the least and the largest omega, log-uniform between them; (1, 1): none, and no input of the network. The
     interval is all of [0, 1] on diagonal rows, and begins before and ends after 1/2 on others. label_dropout: rows
-    without label have omega = 1.
+    without label have omega = 1. perceptual: the third term's factor, 0.4 in its paper, on the maps of the frozen role
+    "features"; 0: it is left out, and no such role.
 
     Raises UsageError for guidance without dropout, or scales that do not rise from above 0.
     """
     learned = _terms.trained_guidance(guidance, label_dropout, intervals=True)
     shares = (diagonal_fraction, 1 - diagonal_fraction)
     pair = times.sorted_pair(times.on_path(interpolant, *law))
+    sight = interpolant.t_min + BLIND * (interpolant.t_max - interpolant.t_min)
 
     def asked(cond: Cond, keys: Keys, *, whole: bool) -> Cond:
         """The condition with a drawn scale and interval."""
@@ -70,16 +93,23 @@ def make(
         acts = (cond["interval"][:, 0] <= s) & (s <= cond["interval"][:, 1]) & ~_terms.unlabelled(cond)
         return velocity + expand(jnp.where(acts, 1 - 1 / cond["guidance"], 0.0), x) * (own - plain)
 
-    def diagonal_residuals(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> tuple[Points, Points]:
+    def image_error(roles: Roles, batch: Batch, x: Points, s: Row, t: Row, u: Points) -> Row:
+        """Errors.image of v_{s,t}(x) = u."""
+        if not perceptual:
+            return jnp.zeros_like(s)
+        data = interpolant.ends_from_average(x, u, s, t).data
+        return jnp.where(s > sight, weightings.perceptual(_terms.features(roles), data, batch["x1"]), 0.0)
+
+    def diagonal_errors(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Errors:
         cond = asked(cond, rows.fold(keys, 3), whole=True)
         s = pair(rows.fold(keys, 1)).s
         x, velocity = _terms.path_point(interpolant, batch, s)
         dropout = rows.fold(keys, 2)
         u, v = roles.student.heads(x, s, s, cond, dropout=dropout)
         g = stop_gradient(guide(roles, x, s, velocity, stop_gradient(v), cond, dropout))
-        return u - g, v - g
+        return Errors(squared(u - g), squared(v - g), image_error(roles, batch, x, s, s, u))
 
-    def map_residuals(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> tuple[Points, Points]:
+    def map_errors(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Errors:
         cond = asked(cond, rows.fold(keys, 3), whole=False)
         s, t = pair(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, s)
@@ -91,16 +121,24 @@ def make(
             return roles.student.heads(x, s, t, cond, dropout=dropout)
 
         (u, v), (du, _) = directional_derivative(at_start, (x, s), (stop_gradient(own), jnp.ones_like(s)))
-        return u - g - expand(t - s, x) * stop_gradient(du), v - g
+        residual = u - g - expand(t - s, x) * stop_gradient(du)
+        return Errors(squared(residual), squared(v - g), image_error(roles, batch, x, s, t, u))
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         diagonal, off = rows.split((batch, cond, keys), shares)
-        parts = (diagonal_residuals(roles, *diagonal), map_residuals(roles, *off))
-        raw = {name: [squared(r) for r in residuals] for name, residuals in zip(("flow", "map"), parts, strict=True)}
-        terms = {name: sum(adaptive(squares, power, constant) for squares in both) for name, both in raw.items()}
-        logged = {name: both[0] for name, both in raw.items()}
-        logged["velocity"] = jnp.concatenate([both[1] for both in raw.values()])
+        raw = {"flow": diagonal_errors(roles, *diagonal), "map": map_errors(roles, *off)}
+        terms = {name: weighted(errors) for name, errors in raw.items()}
+        logged = {name: errors.map for name, errors in raw.items()}
+        logged["velocity"] = jnp.concatenate([errors.velocity for errors in raw.values()])
+        if perceptual:
+            logged["perceptual"] = jnp.concatenate([errors.image for errors in raw.values()])
         return _terms.loss(terms, shares, shares, logged)
 
-    return Method({"student": student_loss}, samplers.composed, heads=2, guidance=learned)
+    def weighted(errors: Errors) -> Row:
+        """The sum of the terms, each with its own adaptive weight."""
+        map_, velocity, image = (adaptive(error, power, constant) for error in errors)
+        return map_ + velocity + perceptual * image
+
+    owners = _terms.features_owner(perceptual != 0)
+    return Method({"student": student_loss}, samplers.composed, owners, heads=2, guidance=learned)
