@@ -8,4 +8,6 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="sid")
+    return base.matching(
+        base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="sid", every=2
+    )

@@ -8,4 +8,4 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.digits, "score_distillation", "edm_digits", objective="sid")
+    return base.matching(base.digits, "score_distillation", "edm_digits", objective="sid", every=2)

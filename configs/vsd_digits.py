@@ -8,4 +8,4 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.digits, "score_distillation", "edm_digits", objective="vsd")
+    return base.matching(base.digits, "score_distillation", "edm_digits", objective="vsd", every=5)

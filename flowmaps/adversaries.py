@@ -67,7 +67,7 @@ class Adversary(NamedTuple):
         if self.sees == "samples":
             return (x,)
         if self.sees == "features":
-            return roles.extras["features"](x)
+            return roles.extras["features"].heads(x)
         return roles.extras[self.reads](x, t, cond)
 
     def critic_loss(self, roles: Roles, real: Points, made: Points, t: Row, cond: Cond) -> Row:

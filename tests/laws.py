@@ -176,6 +176,13 @@ class TwoHeads(NamedTuple):
         return self.oracle.average_velocity(x, s, t, cond)
 
 
+class Features:
+    """A frozen network whose one map is x times a factor."""
+
+    def __init__(self, factor=1):
+        self.heads = lambda x: (factor * x,)
+
+
 class Gradients(NamedTuple):
     """The mean over batches of the loss's gradient in theta, [k], and its standard error."""
 

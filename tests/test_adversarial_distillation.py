@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from laws import Features
 
 from flowmaps import interpolants, methods, rows
 from flowmaps.errors import UsageError
@@ -31,7 +32,7 @@ def flat(maps, t, cond):
     return jnp.zeros_like(maps[0])
 
 
-def loss(student, *, critic=flat, player="student", features=lambda x: (x,), batch=BATCH, **options):
+def loss(student, *, critic=flat, player="student", features=Features(), batch=BATCH, **options):
     method = methods.load("adversarial_distillation").make(
         interpolant=PATH, total_steps=10, between=(TIME, TIME), **options
     )
@@ -72,7 +73,7 @@ def test_what_the_critic_sees(sees, shown):
         seen.append((maps[0], t))
         return jnp.zeros_like(maps[0])
 
-    loss(constant(0.3), critic=critic, features=lambda x: (30 * x,), sees=sees)
+    loss(constant(0.3), critic=critic, features=Features(30), sees=sees)
     made, times = seen[1]
     if shown is not None:
         np.testing.assert_allclose(made, shown, rtol=1e-4)

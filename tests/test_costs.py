@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from laws import LINEAR
+from laws import LINEAR, Features
 
 from flowmaps import methods, networks, rows
 from flowmaps.types import LastLayer, Roles
@@ -90,7 +90,7 @@ def test_a_step_costs_its_floor(case):
             still = jax.lax.stop_gradient(params)
             batch = {"x0": x0, "x1": x1, "label": label}
             student, target, frozen = (networks.bind(module, p) for p in (params, still, teacher))
-            free = {"critic": lambda maps, t, cond: maps[0].sum(axis=1, keepdims=True), "features": lambda x: (x,)}
+            free = {"critic": lambda maps, t, cond: maps[0].sum(axis=1, keepdims=True), "features": Features()}
             roles = Roles(student, target, frozen, {"last_layer": last_layer(still), "fake": target, **free})
             return method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32)).per_example.mean()
 

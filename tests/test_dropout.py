@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from laws import Features
 
 from flowmaps import interpolants, methods, rows
 from flowmaps.types import Roles
@@ -72,7 +73,7 @@ def test_student_target_and_derivative_share_the_mask_of_a_row(name, options):
     method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=10, **options)
     batch = {"x0": jnp.zeros((BATCH, 2)), "x1": jnp.ones((BATCH, 2)), "label": jnp.zeros(BATCH, jnp.int32)}
     keys = rows.keys(jax.random.key(0), 0, BATCH)
-    extras = {"fake": frozen, "critic": flat, "features": lambda x: (x,), "inside_fake": lambda x, t, cond: (x,)}
+    extras = {"fake": frozen, "critic": flat, "features": Features(), "inside_fake": lambda x, t, cond: (x,)}
     roles = Roles(spy(students), frozen if name in OWN_STATES else spy(targets), frozen, extras)
     method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32))
     known = [np.repeat(k, times, axis=0) for k in students for times in (1, 2)]

@@ -106,7 +106,7 @@ def make(
     return Method(
         {"critic": critic_loss, "student": student_loss},
         samplers.one_step if steps == 1 else samplers.make("renoising", interpolant=interpolant),
-        owners={"critic": "critic"} | ({"features": "frozen"} if sees == "features" else {}),
+        owners={"critic": "critic"} | _terms.features_owner(sees == "features"),
         reads={"critic": adversary.reads},
         periods={"student": every},
         gaussian_source=True,

@@ -27,15 +27,19 @@ def make(
     interpolant: Interpolant,
     total_steps: int,
     regression: float = 0.25,
+    distance: _terms.Distance = "squared",
+    huber: float = 0.00054,
     weighting: _generator.Weighting = "error",
     between: tuple[float, float] = (0.02, 0.98),
     fake_law: tuple = ("uniform",),
     data_std: float = 0.5,
     every: int = 1,
 ) -> Method:
-    """regression: its weight. weighting: of the gap, see _generator.weight; "error" is the paper's. between: shares of
-    the path's clock from which the student's times are drawn, uniformly. fake_law, data_std: of the fake's times, see
-    times.on_path, and of the weights. every: steps between the student's updates.
+    """regression: its weight beside a sum over the row's numbers; the published 0.25 is beside their mean, which for a
+    squared distance is the same. distance, huber: of the regression, see _terms.far; LPIPS is the paper's. weighting:
+    of the gap, see _generator.weight; "error" is the paper's. between: shares of the path's clock from which the
+    student's times are drawn, uniformly. fake_law, data_std: of the fake's times, see times.on_path, and of the
+    weights. every: steps between the student's updates.
 
     Raises UsageError for a regression of weight 0, which DMD2 does without, or a teacher that is not there (with the
     first batch).
@@ -63,14 +67,15 @@ def make(
         gradient, gap = _generator.matching_gradient(
             roles, interpolant, x, t, rows.fold(keys, 1), cond, weighting=weighting, data_std=data_std
         )
-        apart = _generator.generated(roles.student, interpolant, batch["x0"], cond, dropout) - batch["x1"]
-        metrics = {"gap": jnp.mean(squared(gap)), "regression": jnp.mean(squared(apart))}
-        return Loss(_generator.with_gradient(x, gradient) + regression * squared(apart), metrics)
+        paired = _generator.generated(roles.student, interpolant, batch["x0"], cond, dropout)
+        far = _terms.far(roles, paired, batch["x1"], distance, huber)
+        metrics = {"gap": jnp.mean(squared(gap)), "regression": jnp.mean(squared(paired - batch["x1"]))}
+        return Loss(_generator.with_gradient(x, gradient) + regression * far, metrics)
 
     return Method(
         {"fake": fake_loss, "student": student_loss},
         samplers.one_step,
-        owners={"fake": "fake"},
+        owners={"fake": "fake", **_terms.features_owner(distance == "perceptual")},
         periods={"student": every},
         init={"fake": "teacher"},
         teacher="velocity",

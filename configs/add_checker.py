@@ -1,0 +1,15 @@
+"""Adversarial diffusion distillation (arXiv:2311.17042) on the checkerboard: the critic sees the samples themselves.
+
+python main.py --config=configs/edm_checker.py:residual --mode=train
+python main.py --config=configs/add_checker.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.matching(
+        base.checker, "adversarial_distillation", "edm_checker_residual", sees="samples", penalties=(0.1, 0.0)
+    )
+    config.eval.steps = config.sample.steps = (1, 2, 4)
+    return config

@@ -1,0 +1,15 @@
+"""Adversarial diffusion distillation (arXiv:2311.17042) on eight Gaussians on a ring: the critic sees the samples themselves.
+
+python main.py --config=configs/edm_rings.py:residual --mode=train
+python main.py --config=configs/add_rings.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.matching(
+        base.rings, "adversarial_distillation", "edm_rings_residual", sees="samples", penalties=(0.1, 0.0)
+    )
+    config.eval.steps = config.sample.steps = (1, 2, 4)
+    return config

@@ -1,0 +1,11 @@
+"""Consistency trajectory model (arXiv:2310.02279) with its adversarial term, without a teacher, on the checkerboard.
+
+python main.py --config=configs/ctm_gan_checker.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.on_levels(base.checker("ctm"), "variance_exploding", "edm")
+    return base.adversarial(config, weight=0.1, adaptive=True, sees="samples", penalties=(0.1, 0.0))

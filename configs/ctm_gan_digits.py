@@ -1,0 +1,13 @@
+"""Consistency trajectory model (arXiv:2310.02279) with its adversarial term, without a teacher, on scikit-learn's digits.
+
+python main.py --config=configs/ctm_gan_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.on_levels(base.digits("ctm", intervals=20, weights=(1.0, 0.05)), "variance_exploding", "edm")
+    return base.adversarial(
+        base.with_classifier(config), weight=0.1, adaptive=True, sees="features", penalties=(1e-3, 0.0)
+    )

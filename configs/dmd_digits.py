@@ -1,0 +1,14 @@
+"""Distribution matching distillation (arXiv:2311.18828) on scikit-learn's digits, with a regression on stored pairs.
+
+python main.py --config=configs/edm_digits.py --mode=train
+python main.py --config=configs/edm_digits.py --mode=sample \
+    --config.sample.pairs=50000 --config.sample.solver=heun --config.sample.steps="(32,)"
+python main.py --config=configs/dmd_digits.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.matching(base.digits, "dmd", "edm_digits", every=2)
+    return base.paired(config, "edm_digits")

@@ -1,0 +1,13 @@
+"""Score identity distillation (arXiv:2404.04057) on eight Gaussians on a ring.
+
+python main.py --config=configs/edm_rings.py:residual --mode=train
+python main.py --config=configs/sid_rings.py --mode=train
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.matching(
+        base.rings, "score_distillation", "edm_rings_residual", **base.PLANE_GAPS, objective="sid", every=2
+    )
