@@ -1,4 +1,4 @@
-"""Adversarial diffusion distillation (arXiv:2311.17042) on the checkerboard: the critic sees the samples themselves.
+"""Adversarial diffusion distillation (arXiv:2311.17042) on the checkerboard: its critic sees the samples.
 
 python main.py --config=configs/edm_checker.py:residual --mode=train
 python main.py --config=configs/add_checker.py --mode=train

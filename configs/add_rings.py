@@ -1,4 +1,4 @@
-"""Adversarial diffusion distillation (arXiv:2311.17042) on eight Gaussians on a ring: the critic sees the samples themselves.
+"""Adversarial diffusion distillation (arXiv:2311.17042) on eight Gaussians on a ring: its critic sees the samples.
 
 python main.py --config=configs/edm_rings.py:residual --mode=train
 python main.py --config=configs/add_rings.py --mode=train

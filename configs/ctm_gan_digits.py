@@ -1,4 +1,4 @@
-"""Consistency trajectory model (arXiv:2310.02279) with its adversarial term, without a teacher, on scikit-learn's digits.
+"""Consistency trajectory model (arXiv:2310.02279) with its critic, without a teacher on scikit-learn's digits.
 
 python main.py --config=configs/ctm_gan_digits.py --mode=train
 """

@@ -1,4 +1,4 @@
-"""Consistency trajectory model (arXiv:2310.02279) with its adversarial term, without a teacher, on eight Gaussians on a ring.
+"""Consistency trajectory model (arXiv:2310.02279) with its critic, without a teacher on eight Gaussians on a ring.
 
 python main.py --config=configs/ctm_gan_rings.py --mode=train
 """

@@ -1,4 +1,4 @@
-"""Distribution matching distillation (arXiv:2311.18828) on the checkerboard, with a regression on stored pairs.
+"""Distribution matching distillation (arXiv:2311.18828) on the checkerboard, beside stored pairs.
 
 python main.py --config=configs/edm_checker.py:residual --mode=train
 python main.py --config=configs/edm_checker.py:residual --mode=sample \

@@ -1,4 +1,4 @@
-"""Distribution matching distillation (arXiv:2311.18828) on scikit-learn's digits, with a regression on stored pairs.
+"""Distribution matching distillation (arXiv:2311.18828) on scikit-learn's digits, beside stored pairs.
 
 python main.py --config=configs/edm_digits.py --mode=train
 python main.py --config=configs/edm_digits.py --mode=sample \

@@ -1,4 +1,4 @@
-"""Distribution matching distillation (arXiv:2311.18828) on eight Gaussians on a ring, with a regression on stored pairs.
+"""Distribution matching distillation (arXiv:2311.18828) on eight Gaussians on a ring, beside stored pairs.
 
 python main.py --config=configs/edm_rings.py:residual --mode=train
 python main.py --config=configs/edm_rings.py:residual --mode=sample \

@@ -28,11 +28,14 @@ def teacher(x, s, t, cond, *, dropout=None):
     return (a * STD**2 - b) / (a**2 * STD**2 + b**2) * x
 
 
+IDENTITY = Features()
+
+
 def flat(maps, t, cond):
     return jnp.zeros_like(maps[0])
 
 
-def loss(student, *, critic=flat, player="student", features=Features(), batch=BATCH, **options):
+def loss(student, *, critic=flat, player="student", features=IDENTITY, batch=BATCH, **options):
     method = methods.load("adversarial_distillation").make(
         interpolant=PATH, total_steps=10, between=(TIME, TIME), **options
     )

@@ -41,6 +41,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.network.name == "dit":
         config.network.heads = 2
     config.train.batch_size = 256
+    if "every" in config.method:
+        config.method.every = 1  # periods are test_players' matter
     config.mesh.data = 1  # devices are test_train_step's matter, and eight take longer to compile for
     return config
 
@@ -98,10 +100,10 @@ def test_a_config_takes_a_step(name, tmp_path):
     exp = experiment.build(with_teacher(load(name), tmp_path))
     state = experiment.init(exp)
     before = jax.tree.map(np.array, state.params["student"])
-    batch = exp.examples.batch(np.arange(exp.config.train.batch_size))
-    step = experiment.train_step(exp)
+    batch = experiment.global_batch(exp, exp.examples.batch(np.arange(exp.config.train.batch_size)))
+    step = experiment.train_step(exp).lower(state, batch).compile(compiler_options=FASTER)
     for _ in range(2):  # a student that starts as its teacher and is warmed up moves with the second
-        state, metrics = step(state, experiment.global_batch(exp, batch))
+        state, metrics = step(state, batch)
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, state.params["student"])
     assert int(state.step) == 2 and int(state.skipped["student"]) == 0
     assert np.isfinite(float(metrics["loss"]))
@@ -176,14 +178,16 @@ VARIANTS = (
     "reflow_digits_mixed",
     "reflow_digits_distilled",
     "knowledge_distillation_digits_trajectories",
+    "add_digits_latent",
 )
 
 
 @pytest.mark.parametrize("run", VARIANTS)
 def test_a_variant_takes_a_step(run, tmp_path):
     exp = experiment.build(with_teacher(load(run), tmp_path))
-    batch = exp.examples.batch(np.arange(exp.config.train.batch_size))
-    state, metrics = experiment.train_step(exp)(experiment.init(exp), experiment.global_batch(exp, batch))
+    batch = experiment.global_batch(exp, exp.examples.batch(np.arange(exp.config.train.batch_size)))
+    state = experiment.init(exp)
+    state, metrics = experiment.train_step(exp).lower(state, batch).compile(compiler_options=FASTER)(state, batch)
     assert int(state.skipped["student"]) == 0 and float(metrics["grad_norm"]) > 0
 
 
