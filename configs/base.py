@@ -226,8 +226,10 @@ def denoiser(bundle: Callable[..., ConfigDict], path: str, prediction: str, solv
 
 
 def one_step(config: ConfigDict) -> ConfigDict:
-    """The config of a generator that knows no other number of steps."""
+    """The config of a generator that knows no other number of steps; on the board its modes are counted."""
     config.eval.steps = config.sample.steps = (1,)
+    if config.data.name == "checker":
+        config.eval.metrics += ("modes",)
     return config
 
 
