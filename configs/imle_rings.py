@@ -1,10 +1,16 @@
 """Implicit maximum likelihood (arXiv:1809.09087) on eight Gaussians on a ring, without a teacher.
 
 python main.py --config=configs/imle_rings.py --mode=train
+
+With 16 draws one in eight of the examples has none in its mode, and pulls one over from another: more draws and fewer
+examples cost the same. Two minutes on one core.
 """
 
 from configs import base
 
 
 def get_config():
-    return base.one_step(base.rings("imle"))
+    config = base.one_step(base.rings("imle", draws=64))
+    config.train.batch_size = 64
+    config.train.steps = 10_000
+    return base.expect(config, modes=(8,), in_modes=(0.936,), w2=(0.131,), sliced_w2=(0.0474,))

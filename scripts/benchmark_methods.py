@@ -79,9 +79,10 @@ def distilled_configs() -> list[str]:
 
 
 def learns_map_from_data(name: str) -> bool:
-    """Whether a config's method trains more than v_{t,t}, and no trained model is needed."""
+    """Whether a config's method trains more than v_{t,t}, for more than one step, and no trained model is needed."""
     config = read(name)
-    return not learned_from(config) and not experiment.build(config).method.diagonal_only
+    several = max(config.eval.steps) > 1
+    return several and not learned_from(config) and not experiment.build(config).method.diagonal_only
 
 
 def read(name: str) -> ConfigDict:

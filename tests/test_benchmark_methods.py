@@ -12,7 +12,7 @@ def test_it_takes_the_few_step_methods_and_the_baseline():
     names = benchmark.few_step_configs()
     methods = ("lsd", "esd", "psd_m", "psd_u", "mean_flow", "shortcut", "flow_matching")
     assert {f"{method}_{data}" for method in methods for data in ("checker", "digits")} <= set(names)
-    assert {"edm_checker", "ot_cfm_checker", "lsd_images", "base"}.isdisjoint(names)
+    assert {"edm_checker", "ot_cfm_checker", "imle_digits", "lsd_images", "base"}.isdisjoint(names)
     for name in names:
         benchmark.check(name)
 
