@@ -38,6 +38,7 @@ def load(run: str) -> ConfigDict:
 
 def shrink(config: ConfigDict) -> ConfigDict:
     config.network.update({"width": 16, "depth": 2})
+    config.players.critic.network.update({"width": 8, "depth": 2})
     if config.network.name == "dit":
         config.network.heads = 2
     config.train.batch_size = 256
