@@ -2,7 +2,8 @@
 
 python main.py --config=configs/drifting_digits.py --mode=train
 
-Of a group of 256 a class sees 26 examples; of groups of 64, six, it learns half as well. Two minutes on one core.
+A class sees a tenth of a group: in 3,000 steps of 128 groups of 64 reach an fd_digits of 5.4, of 128 4.1.
+Three minutes on one core.
 """
 
 from configs import base
