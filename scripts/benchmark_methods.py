@@ -74,8 +74,15 @@ def few_step_configs() -> list[str]:
 
 
 def distilled_configs() -> list[str]:
-    """Those that learn from a trained model."""
-    return [name for name in all_configs() if learned_from(read(name))]
+    """Those that learn from a trained model, with its network."""
+    return [name for name in all_configs() if learned_from(read(name)) and comparable(name)]
+
+
+def comparable(name: str) -> bool:
+    """Whether a config has its data set's own network and batch size, as the others have."""
+    config, bundle = read(name), BUNDLES[dataset(name)](BASELINE)
+    config.network.scale = bundle.network.scale  # the unit of its inputs belongs to the path
+    return config.network == bundle.network and config.train.batch_size == bundle.train.batch_size
 
 
 def learns_map_from_data(name: str) -> bool:
@@ -131,9 +138,7 @@ def check(name: str) -> None:
     """Exits where the config is not of these data sets, or has another network or batch than the others."""
     if dataset(name) not in BUNDLES or not Path(f"configs/{name}.py").is_file():
         sys.exit(f"{name} is not the name of a config of {' or '.join(BUNDLES)}")
-    config, bundle = read(name), BUNDLES[dataset(name)](BASELINE)
-    config.network.scale = bundle.network.scale  # the unit of its inputs belongs to the path
-    if config.network != bundle.network or config.train.batch_size != bundle.train.batch_size:
+    if not comparable(name):
         sys.exit(f"{name} has another network or batch size than {BASELINE}_{dataset(name)}")
 
 
