@@ -237,20 +237,28 @@ def cost(same: Sequence[Run]) -> Cost:
 
 
 def passes_per_row(exp: Experiment) -> float:
-    """The floating-point operations of a training step over those of a forward pass of the student on its batch.
+    """The floating-point operations of a training step over those of a forward pass of the student on its batch; of
+    several players each counts by its period.
 
     Both are counted in the programs as they were traced, before a compiler for some device has had them. A loop counts
     once, and what the host computes not at all.
     """
-    state, batch = experiment.abstract_state(exp), experiment.abstract_batch(exp)
+    batch = experiment.abstract_batch(exp)
     time = jax.ShapeDtypeStruct(batch["x1"].shape[:1], jnp.float32)
     cond = {name: part for name, part in batch.items() if name == "label"}
 
     def forward(params: Params, x: Array, s: Array, t: Array, cond: Cond) -> Array:
         return networks.bind(exp.networks["student"], params)(x, s, t, cond)
 
-    step = experiment.train_step(exp).lower(state, batch)
-    return flops(step) / flops(jax.jit(forward).lower(state.params["student"], batch["x1"], time, time, cond))
+    def turn(player: str) -> float:
+        method = exp.method._replace(losses={player: exp.method.losses[player]}, periods={})
+        alone = exp._replace(method=method)
+        step = experiment.train_step(alone).lower(experiment.abstract_state(alone), batch)
+        return flops(step) / exp.method.periods.get(player, 1)
+
+    student = experiment.abstract_state(exp).params["student"]
+    once = flops(jax.jit(forward).lower(student, batch["x1"], time, time, cond))
+    return sum(map(turn, exp.method.losses)) / once
 
 
 def flops(program: jax.stages.Lowered) -> float:

@@ -180,6 +180,7 @@ VARIANTS = (
     "reflow_digits_distilled",
     "knowledge_distillation_digits_trajectories",
     "add_digits_latent",
+    "ayf_emd_digits_finetuned",
 )
 
 

@@ -54,6 +54,26 @@ def inputs(module, batch=BATCH):
     return x, s, t, {"label": jnp.arange(batch, dtype=jnp.int32) % 3}
 
 
+def test_what_a_network_shows_of_its_inside_is_what_its_output_is_made_of():
+    """A perceptron's hidden layers in their order: the last layer's kernel makes the output of the last of them."""
+    module = build("mlp")
+    params, shown = perturbed(module), []
+    out = networks.bind(module, params, shown)(*inputs(module))
+    layer, _ = networks.load("mlp").last_kernel(params)
+    assert [h.shape for h in shown] == [(BATCH, 16)] * 2
+    np.testing.assert_allclose(shown[-1] @ params[layer]["kernel"] + params[layer]["bias"][None], out, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"), [("dit", [(16, 16)] * 2), ("unet", [(4, 4, 16)]), ("residual", [(16,)] * 2)]
+)
+def test_each_network_shows_its_inside(name, shapes):
+    """A DiT its blocks' tokens, a U-Net its bottleneck, a residual perceptron its layers."""
+    module, shown = build(name), []
+    jax.eval_shape(lambda params: networks.bind(module, params, shown)(*inputs(module)), perturbed(module))
+    assert [h.shape[1:] for h in shown] == shapes
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("through_dropout", [False, True])
 @pytest.mark.parametrize("name", SMALL)
