@@ -155,26 +155,22 @@ def opposed(
             samples, end, cond = made(student, batch, rows.fold(keys, 1))
             return adversary.student_loss(roles, batch["x1"], samples, end, cond)
 
-        loss, term, share = own(roles.student), against(roles.student), jnp.where(step >= start, weight, 0.0)
-        metrics = {**loss.metrics, "game": jnp.mean(term)}
+        loss, term = own(roles.student), jnp.mean(against(roles.student))
+        metrics, share = {**loss.metrics, "game": term}, jnp.where(step >= start, weight, 0.0)
         if adaptive:
-            layer = roles.extras["last_layer"]
+            layer = weightings.last_layer(roles)
             means = (lambda k: jnp.mean(own(layer(k)).per_example), lambda k: jnp.mean(against(layer(k))))
             metrics["ratio"] = weightings.gradient_ratio(*means, layer.kernel)
             share = share * metrics["ratio"]
-        return Loss(loss.per_example + share * _as_many(term, loss.per_example), metrics)
+        return Loss(loss.per_example + share * term, metrics)
 
     return method._replace(
         losses={"critic": critic_loss, **method.losses, "student": student_loss},
         owners={**method.owners, "critic": "critic"} | ({"features": "frozen"} if sees == "features" else {}),
         reads={**method.reads, "critic": adversary.reads},
+        teacher=method.teacher or ("velocity" if sees == "teacher" else ""),
     )
 
 
 OPTIONS = lookup.options(opposed, ("method", "interpolant"))
 """Of `opposed`, with their defaults."""
-
-
-def _as_many(term: Row, rows_: Row) -> Row:
-    """The term of each row as the term of each group of rows, where a loss has one value a group."""
-    return term.reshape(len(rows_), -1).mean(axis=1)

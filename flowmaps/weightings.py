@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from flowmaps.errors import UsageError
 from flowmaps.rows import expand, flat_mean, flat_sum
-from flowmaps.types import Array
+from flowmaps.types import Array, LastLayer, Roles
 
 Row = Float[Array, "*b"]
 
@@ -45,6 +45,16 @@ def gradient_ratio(one: Callable[[Array], Array], other: Callable[[Array], Array
     `other` is as long as that of `one` (VQGAN, arXiv:2012.09841, eq. 7). One and other are means over rows."""
     first, second = (jnp.linalg.norm(jax.grad(f)(point).ravel()) for f in (one, other))
     return stop_gradient(jnp.minimum(first / (second + 1e-4), 1e4))
+
+
+def last_layer(roles: Roles) -> LastLayer:
+    """The student as a function of its last kernel. Raises UsageError where its network names no last layer."""
+    if "last_layer" not in roles.extras:
+        raise UsageError(
+            "an adaptive weight is of gradients in the network's last layer, which this network does not name: set "
+            "`adaptive` to False, or give its file a last_kernel"
+        )
+    return roles.extras["last_layer"]
 
 
 def distance(residual: Float[Array, "b *d"], name: str, huber: float) -> Row:

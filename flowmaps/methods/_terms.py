@@ -13,7 +13,7 @@ from flowmaps.guidance import without_labels
 from flowmaps.identities import tangent
 from flowmaps.interpolants import Interpolant
 from flowmaps.solvers import steps
-from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Guided, Keys, LastLayer, Loss, Roles, Velocity
+from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Guided, Keys, Loss, Roles, Velocity
 from flowmaps.weightings import squared
 
 Row = Float[Array, " b"]
@@ -64,16 +64,6 @@ def teacher_step(
 ) -> Points:
     """x_u by one step of the teacher's flow from x_s, see solvers/steps.py; stopped."""
     return stop_gradient(steps.STEPS[leg](teacher(roles), interpolant, x, s, u, cond))
-
-
-def last_layer(roles: Roles) -> LastLayer:
-    """The student as a function of its last kernel. Raises UsageError where its network names no last layer."""
-    if "last_layer" not in roles.extras:
-        raise UsageError(
-            "method.adaptive reads the gradient in the network's last layer, which this network does not name: set "
-            "method.adaptive to False, or give its file a last_kernel"
-        )
-    return roles.extras["last_layer"]
 
 
 def features(roles: Roles) -> Callable[[Points], tuple[Array, ...]]:

@@ -126,7 +126,7 @@ def make(
         (map_, raw), (flow, data) = consistency(roles.student), denoising(roles.student)
         metrics, weight = {"map": jnp.mean(raw), "data": jnp.mean(data)}, weights[1]
         if adaptive:
-            layer = _terms.last_layer(roles)
+            layer = weightings.last_layer(roles)
             losses = (lambda kernel, f=f: jnp.mean(f(layer(kernel))[0]) for f in (consistency, denoising))
             ratio = weightings.gradient_ratio(*losses, layer.kernel)
             metrics["ratio"], weight = ratio, weight * ratio
