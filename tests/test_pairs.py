@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import small_runs
 
-from flowmaps import checks, evaluate, experiment, generate, pairs
+from flowmaps import checks, evaluate, experiment, generate, pairs, shards
 from flowmaps import data as data_sets
-from flowmaps.data import _pairs
 from flowmaps.errors import MissingError, UsageError
 
 
@@ -30,7 +29,7 @@ def config_of_teacher(**fields):
 @pytest.fixture
 def make(teacher, tmp_path, monkeypatch):
     """Makes the teacher's pairs in files of 16, and returns their folder."""
-    monkeypatch.setattr(_pairs, "SHARD", 16)
+    monkeypatch.setattr(shards, "SIZE", 16)
     (tmp_path / "checkpoints").symlink_to(teacher[1] / "checkpoints")
 
     def run(**fields):
@@ -139,7 +138,7 @@ def test_batches_from_disk_are_those_from_memory_and_bring_real_data_where_asked
     dataset, folder = teacher[0].dataset, make()
     rows = np.array([39, 3, 16, 3])
     kept = data_sets.pairs(str(folder), dataset).batch(rows)
-    monkeypatch.setattr(_pairs, "IN_MEMORY", 0)
+    monkeypatch.setattr("flowmaps.data._pairs.IN_MEMORY", 0)
     found = data_sets.pairs(str(folder), dataset, real=True)
     batch = found.batch(rows, 5, np.array([0, 0, 0, 1]))
     for name, x in kept.items():

@@ -6,7 +6,6 @@ of classes. A shard takes its name once it is whole.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,13 +15,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from flowmaps import shards
 from flowmaps.data._dataset import Dataset, Source, fingerprint
 from flowmaps.data._paired import drawn
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.types import NULL_LABEL
 
-SHARD = 8192
-"""Examples in a file."""
 IN_MEMORY = 1 << 30
 """Bytes up to which examples are read once and kept."""
 
@@ -73,7 +71,7 @@ class Pairs:
     def _readers(self) -> list:
         from array_record.python import array_record_module
 
-        files = shards(self.folder, len(self), self.origin["shard"])
+        files = shards.files(self.folder, len(self), self.origin["shard"])
         return [array_record_module.ArrayRecordReader(str(file)) for file in files]
 
     @cached_property
@@ -95,24 +93,6 @@ class Pairs:
 
     def _arrays(self, records: Sequence[bytes]) -> Float[np.ndarray, "n k *d"]:
         return np.frombuffer(b"".join(records), np.float32).reshape(-1, *self._example)
-
-
-def shards(folder: Path, num_pairs: int, each: int | None = None) -> list[Path]:
-    """The files of so many examples, which may not be there yet; `each` holds SHARD of them, unless said otherwise."""
-    count = -(-num_pairs // (each or SHARD))
-    return [folder / f"pairs-{number:05d}-of-{count:05d}.array_record" for number in range(count)]
-
-
-def write_shard(file: Path, examples: Float[np.ndarray, "n k *d"]) -> None:
-    """Writes a shard aside and renames it."""
-    from array_record.python import array_record_module
-
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    writer = array_record_module.ArrayRecordWriter(str(aside), "group_size:1,uncompressed")
-    for example in np.asarray(examples, np.float32):
-        writer.write(example.tobytes())
-    writer.close()
-    aside.replace(file)
 
 
 def pairs(folder: str, dataset: Dataset, *, real: bool = False) -> Pairs:
@@ -145,7 +125,7 @@ def read(folder: str) -> Pairs:
             "--config.sample.pairs=NUMBER, and name the folder that it prints"
         )
     origin = json.loads((path / "pairs.json").read_text())
-    left = sum(not file.is_file() for file in shards(path, origin["num_pairs"], origin["shard"]))
+    left = sum(not file.is_file() for file in shards.files(path, origin["num_pairs"], origin["shard"]))
     if left:
         raise MissingError(
             f"coupling.pairs={folder!r} is not finished, {left} files are missing: give the command that makes it again"
