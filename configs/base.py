@@ -213,8 +213,10 @@ def on_levels(config: ConfigDict, path: str, prediction: str, **options: Any) ->
 
 
 def with_classifier(config: ConfigDict) -> ConfigDict:
-    """The config of digits with their classifier as the frozen features of a perceptual distance."""
+    """The config of digits with their classifier as the frozen features of a perceptual distance, or of a critic, which
+    is small, for it sees images of many channels."""
     config.players.features.update(network={"name": "classifier"}, weights="digits")
+    config.players.critic.network.update(width=32, depth=2)
     return config
 
 
