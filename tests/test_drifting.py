@@ -95,7 +95,7 @@ def mean_loss(generator, batch, **options):
 
 
 def test_the_loss_is_half_the_squared_field_in_units_of_the_distance():
-    """One temperature's field has a root mean square of 1, whatever the scale: the loss is d / 2, and as S grows its
+    """One temperature's field has a root mean square of 1, whatever the scale: the loss is 1 / 2, and as S grows its
     gradient falls."""
     batch = {"x0": rows.normal(rows.fold(KEYS, 1), (2,)), "x1": 2 + rows.normal(rows.fold(KEYS, 2), (2,))}
     larger = {name: 10 * x for name, x in batch.items()}
@@ -105,7 +105,7 @@ def test_the_loss_is_half_the_squared_field_in_units_of_the_distance():
         return mean_loss(lambda x: x + shift, batch, temperatures=(0.2,))
 
     (value, slope), (_, gentler) = at(0.0, batch), at(0.0, larger)
-    np.testing.assert_allclose(value, 1, rtol=1e-5)
+    np.testing.assert_allclose(value, 0.5, rtol=1e-5)
     np.testing.assert_allclose(10 * gentler, slope, rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ from flowmaps import predictions, rows
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
-from flowmaps.rows import expand, flat_mean, flat_sum
+from flowmaps.rows import expand, flat_mean
 from flowmaps.types import Array, Cond, Keys, Roles, Velocity
 
 Row = Float[Array, " b"]
@@ -42,9 +42,15 @@ def denoised(velocity: Velocity, interpolant: Interpolant, x: Points, t: Row, co
     return interpolant.ends_from_velocity(x, velocity(x, t, t, cond), t).data
 
 
+def noised_pair(interpolant: Interpolant, real: Points, made: Points, t: Row, keys: Keys) -> tuple[Points, Points]:
+    """Data and samples at one time of each row, each with noise of its own, as a critic sees them."""
+    first, second = (noised(interpolant, x, t, rows.fold(keys, n)) for n, x in enumerate((real, made)))
+    return first, second
+
+
 def with_gradient(x: Points, gradient: Points) -> Row:
-    """|x - sg(x - g)|^2 / 2: a loss whose gradient in x is g."""
-    return flat_sum((x - stop_gradient(x - gradient)) ** 2) / 2
+    """|x - sg(x - g)|^2 / 2, the mean over a row's d numbers: a loss whose gradient in x is g / d."""
+    return flat_mean((x - stop_gradient(x - gradient)) ** 2) / 2
 
 
 def weight(
@@ -88,10 +94,10 @@ def matching_gradient(
 def denoising(
     fake: Velocity, interpolant: Interpolant, made: Points, t: Row, data_std: float, keys: Keys, cond: Cond
 ) -> tuple[Row, Row]:
-    """EDM's denoising loss (arXiv:2206.00364) of samples in place of data, by which the fake learns their law; and its
-    squared error of the data."""
+    """EDM's denoising loss (arXiv:2206.00364) of samples in place of data, by which the fake learns their law, the mean
+    over a row's numbers; and its squared error of the data."""
     noise = interpolant.source_std * rows.normal(rows.fold(keys, 0), made.shape[1:])
     x = interpolant.point(noise, made, t)
     velocity = fake(x, t, t, cond, dropout=rows.fold(keys, 1))
     data, source = _terms.denoising_errors(interpolant, {"x0": noise, "x1": made}, x, velocity, t)
-    return source + data / data_std**2, data
+    return (source + data / data_std**2) / made[0].size, data

@@ -72,8 +72,7 @@ def make(
         if sees != "teacher":
             return batch["x1"], samples, jnp.full(len(samples), interpolant.t_max, samples.dtype)
         t = law_of_critic(rows.fold(keys, 0))
-        states = (_generator.noised(interpolant, x, t, rows.fold(keys, n)) for n, x in ((1, batch["x1"]), (2, samples)))
-        return *states, t
+        return *_generator.noised_pair(interpolant, batch["x1"], samples, t, rows.fold(keys, 1)), t
 
     def critic_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         samples = stop_gradient(made(roles, batch, rows.fold(keys, 0)))

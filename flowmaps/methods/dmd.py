@@ -35,11 +35,10 @@ def make(
     data_std: float = 0.5,
     every: int = 1,
 ) -> Method:
-    """regression: its weight beside a sum over the row's numbers; the published 0.25 is beside their mean, which for a
-    squared distance is the same. distance, huber: of the regression, see _terms.far; LPIPS is the paper's. weighting:
-    of the gap, see _generator.weight; "error" is the paper's. between: shares of the path's clock from which the
-    student's times are drawn, uniformly. fake_law, data_std: of the fake's times, see times.on_path, and of the
-    weights. every: steps between the student's updates.
+    """regression: its weight beside a mean over the row's numbers. distance, huber: of the regression, see _terms.far;
+    LPIPS is the paper's. weighting: of the gap, see _generator.weight; "error" is the paper's. between: shares of the
+    path's clock from which the student's times are drawn, uniformly. fake_law, data_std: of the fake's times, see
+    times.on_path, and of the weights. every: steps between the student's updates.
 
     Raises UsageError for a regression of weight 0, which DMD2 does without, or a teacher that is not there (with the
     first batch).

@@ -87,11 +87,10 @@ def make(
         x, s = own_state(roles.target, interpolant, batch["x0"], steps, keys, cond)
         return flow_map(roles.student, x, s, jnp.full_like(s, interpolant.t_max), cond, dropout)
 
-    def noised_pair(batch: Batch, samples: Points, keys: Keys) -> tuple[Points, Points, Row]:
-        """Data and samples at one time of each row, each with its own noise, and the time."""
+    def judged(batch: Batch, samples: Points, keys: Keys) -> tuple[Points, Points, Row]:
+        """Data and samples as the critic sees them, and the time."""
         t = anywhere(rows.fold(keys, 0))
-        states = (_generator.noised(interpolant, x, t, rows.fold(keys, n)) for n, x in ((1, batch["x1"]), (2, samples)))
-        return *states, t
+        return *_generator.noised_pair(interpolant, batch["x1"], samples, t, rows.fold(keys, 1)), t
 
     def fake_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond, samples = _terms.condition(batch), stop_gradient(made(roles, batch, rows.fold(keys, 2)))
@@ -99,7 +98,7 @@ def make(
         loss, data = _generator.denoising(roles.extras["fake"], interpolant, samples, t, data_std, own, cond)
         metrics = {"data": jnp.mean(data)}
         if critic_weight:
-            played = adversary.critic_loss(roles, *noised_pair(batch, samples, rows.fold(keys, 3)), cond)
+            played = adversary.critic_loss(roles, *judged(batch, samples, rows.fold(keys, 3)), cond)
             loss, metrics["game"] = loss + critic_weight * played, jnp.mean(played)
         return Loss(loss, metrics)
 
@@ -111,7 +110,7 @@ def make(
         )
         loss, metrics = _generator.with_gradient(x, gradient), {"gap": jnp.mean(squared(gap))}
         if adversarial:
-            played = adversary.student_loss(roles, *noised_pair(batch, x, rows.fold(keys, 3)), cond)
+            played = adversary.student_loss(roles, *judged(batch, x, rows.fold(keys, 3)), cond)
             loss, metrics["game"] = loss + adversarial * played, jnp.mean(played)
         return Loss(loss, metrics)
 

@@ -7,7 +7,7 @@ other. Of the points p that are seen, examples and the other samples, each attra
 S the mean distance and R a temperature. To exchange who attracts and who repels turns V around, so it is zero where
 both are the same points. The loss follows the field, V the sum over temperatures of V_R / rms(V_R),
 
-    L = |x_i - sg(x_i + V_i)|^2 / 2    in units of S / sqrt(d).
+    L = |x_i - sg(x_i + V_i)|^2 / (2 d)    in units of S / sqrt(d), d numbers a row.
 
 Samples see their own class. With guidance w the examples of all classes repel them too, together with w - 1 times the
 weight of the other samples, so that a class rests at w (its data) - (w - 1) (all data). Cost: 3F a row.
