@@ -7,11 +7,9 @@ from jaxtyping import Float
 from flowmaps.networks.embeddings import class_index
 from flowmaps.types import Array, Cond
 
-Vector = Float[Array, "b w"]
-
 
 class Head(nn.Module):
-    """Vectors go through a perceptron; images through convolutions, each of which but the first halves the sides;
+    """Vectors go through a perceptron; images through convolutions, each of which but the first sees half the sides;
     tokens through a perceptron each, whose mean counts. Then a linear form of what that gives, and where there are
     classes another one, their label's (the projection discriminator, arXiv:1802.05637)."""
 
@@ -23,7 +21,9 @@ class Head(nn.Module):
     def __call__(self, h: Float[Array, "b ..."], t: Float[Array, " b"], cond: Cond) -> Float[Array, " b"]:
         for layer in range(self.depth):
             if h.ndim == 4:
-                h = nn.Conv(self.width, (3, 3), strides=1 if layer == 0 else 2)(h)
+                # Pooled and not strided, whose second derivative a penalty asks for and CPUs have no fast program of.
+                coarse = h if layer == 0 or min(h.shape[1:3]) < 2 else nn.avg_pool(h, (2, 2), (2, 2))
+                h = nn.Conv(self.width, (3, 3))(coarse)
             else:
                 h = nn.Dense(self.width)(h)
             if layer == 0:
