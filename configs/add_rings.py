@@ -9,7 +9,7 @@ from configs import base
 
 def get_config():
     config = base.matching(
-        base.rings, "adversarial_distillation", "edm_rings_residual", sees="samples", penalties=(0.1, 0.0)
+        base.rings, "adversarial_distillation", "edm_rings_residual", "critic", sees="samples", penalties=(0.1, 0.0)
     )
     config.eval.steps = config.sample.steps = (1, 2, 4)
     return config

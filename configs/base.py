@@ -247,14 +247,16 @@ PLANE_GAPS = {"weighting": "level", "between": (0.2, 0.85)}
 """Options of methods that match laws on planes, where the mean error of two numbers is at times near 0."""
 
 
-def matching(bundle: Callable[..., ConfigDict], method: str, teacher: str, **options: Any) -> ConfigDict:
+def matching(
+    bundle: Callable[..., ConfigDict], method: str, teacher: str, adversary: str = "fake", **options: Any
+) -> ConfigDict:
     """A one-step generator on a data set's bundle that matches the law of EDM's denoiser, from which it starts; its
-    adversaries learn ten times as fast."""
+    adversary, a player of the method, learns ten times as fast."""
     config = distilled(on_levels(bundle(method, **options), "variance_exploding", "edm"), teacher)
     config.network.residual = True
     config.optimizer.update(learning_rate=1e-4, schedule="constant", b1=0.0)
-    config.players.fake = ConfigDict({"optimizer": {"learning_rate": 1e-3}})
-    config.players.critic.optimizer = ConfigDict({"learning_rate": 1e-3})
+    if adversary:
+        config.players.update({adversary: {"optimizer": {"learning_rate": 1e-3}}})
     return one_step(config)
 
 

@@ -1,6 +1,7 @@
 """Consistency trajectory model (arXiv:2310.02279) of a teacher on CIFAR-10: 18 levels, up to 17 of Heun's steps, an
-adaptive weight. Published: FID 1.73 at 1 step, 1.63 at 2, with a discriminator and a perceptual distance, neither of
-which is here: each needs another trained network. The constant of the distance and the dropout of 0 are unverified.
+adaptive weight. Published: FID 1.73 at 1 step, 1.63 at 2, with a discriminator (config.adversary) and a perceptual
+distance (method.distance), which ask for features, config.players.features, that the user brings, and are not set here.
+The constant of the distance and the dropout of 0 are unverified.
 Trained here by nobody yet.
 
 python main.py --config=configs/edm_cifar10.py --mode=train --config.data.dir=/my/tfds

@@ -10,4 +10,6 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="sds")
+    return base.matching(
+        base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="sds", adversary=""
+    )

@@ -10,4 +10,4 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.digits, "score_distillation", "edm_digits", objective="sds")
+    return base.matching(base.digits, "score_distillation", "edm_digits", objective="sds", adversary="")

@@ -115,23 +115,27 @@ def opposed(
     sees: Literal["samples", "features", "teacher"] = "samples",
     penalties: tuple[float, float] = (0.0, 0.0),
 ) -> Method:
-    """The method with a critic of X_{s,1}(x_s), its student's samples from points of the path, against the data: CTM's
-    (arXiv:2310.02279, eq. 8), consistency distillation's, Align Your Flow's finetuning (arXiv:2506.14603), and any
-    other's. Cost: 3F of the student and 1F for the critic a row more.
+    """The method with a critic of X_{s,1}(x_s), its student's samples from points of the path, against what it learns
+    from, data or stored samples: CTM's (arXiv:2310.02279, eq. 8), consistency distillation's, Align Your Flow's
+    finetuning (arXiv:2506.14603), and any other's that learns a map. Cost: 3F of the student and 1F for the critic a
+    row more.
 
     weight: of the student's term; 0: the method as it is. start: steps before it counts; a GAN from the start
     diverges. adaptive: whether the weight is also times the ratio of the two gradients' lengths in the student's last
-    layer, the method's over the term's. law: of s. The rest: see `make`.
+    layer, the method's over the term's, of each part of an accumulated batch. law: of s. The rest: see `make`.
 
-    Raises UsageError for a value out of its range, or a method that has a critic.
+    Raises UsageError for a value out of its range, or a method that has a critic or learns no map.
     """
     if weight == 0:
         return method
-    if weight < 0 or start < 0 or "critic" in method.losses:
+    if weight < 0 or start < 0 or "critic" in {**method.losses, **method.owners}:
+        known = ", ".join(("student", *method.owners))
         raise UsageError(
-            f"adversary.weight={weight}, adversary.start={start} beside the players {', '.join(method.losses)}: both "
-            "must be at least 0, and the method without a critic"
+            f"adversary.weight={weight}, adversary.start={start} beside the roles {known}: both must be at least 0, "
+            "and the method without a critic"
         )
+    if method.diagonal_only:
+        raise UsageError(f"adversary.weight={weight} asks for samples in one step, and this method learns none")
     adversary, draw = make(game=game, sees=sees, penalties=penalties), times.on_path(interpolant, *law)
 
     def made(student: Velocity, batch: Batch, keys: Keys) -> tuple[Points, Row, Cond]:
@@ -160,8 +164,8 @@ def opposed(
         if adaptive:
             layer = weightings.last_layer(roles)
             means = (lambda k: jnp.mean(own(layer(k)).per_example), lambda k: jnp.mean(against(layer(k))))
-            metrics["ratio"] = weightings.gradient_ratio(*means, layer.kernel)
-            share = share * metrics["ratio"]
+            metrics["game_ratio"] = weightings.gradient_ratio(*means, layer.kernel)
+            share = share * metrics["game_ratio"]
         return Loss(loss.per_example + share * term, metrics)
 
     return method._replace(

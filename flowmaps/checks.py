@@ -23,12 +23,31 @@ def source(config: ConfigDict, method: Method, dataset: data.Dataset) -> None:
         )
 
 
+def players(config: ConfigDict, method: Method) -> None:
+    """Raises UsageError for a period in which a player never learns, and for what config.players says in vain."""
+    for player, period in method.periods.items():
+        if not 1 <= period <= config.train.steps:
+            raise UsageError(
+                f"method {config.method.name!r} updates its {player} every {period} steps: this must be at least 1 and "
+                f"at most train.steps={config.train.steps}"
+            )
+    for role, section in config.players.items():
+        if "optimizer" in section and role not in method.losses:
+            raise UsageError(
+                f"players.{role}.optimizer is of no player: those of method {config.method.name!r} are "
+                f"{', '.join(method.losses)}"
+            )
+        if "network" in section and role in method.init:
+            raise UsageError(f"players.{role}.network is given, and {role!r} has that of the {method.init[role]}")
+
+
 def features(config: ConfigDict, method: Method, dataset: data.Dataset) -> None:
     """Raises UsageError where images are to be compared by their features, and the data are none."""
     if "features" in method.owners and len(dataset.shape) != 3:
         raise UsageError(
             f"method {config.method.name!r} with these options compares images by their features, and an example of "
-            f"data {config.data.name!r} has the shape {dataset.shape}: compare it by its numbers"
+            f"data {config.data.name!r} has the shape {dataset.shape}: compare it by its numbers, and let a critic see "
+            "'samples'"
         )
 
 
@@ -65,7 +84,8 @@ def teacher(config: ConfigDict, method: Method) -> None:
     elif given and not method.teacher:
         raise UsageError(
             f"method {config.method.name!r} with these options asks no teacher, and teacher.workdir="
-            f"{config.teacher.workdir!r} names one: leave it out, or choose a method of docs/distillation.md"
+            f"{config.teacher.workdir!r} names one: leave it out, or choose a method of docs/distillation.md or "
+            "docs/matching.md"
         )
     elif method.teacher and not given:
         raise UsageError(

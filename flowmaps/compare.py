@@ -252,7 +252,7 @@ def passes_per_row(exp: Experiment) -> float:
 
     def turn(player: str) -> float:
         method = exp.method._replace(losses={player: exp.method.losses[player]}, periods={})
-        alone = exp._replace(method=method)
+        alone = exp._replace(method=method, optimizers={player: exp.optimizers[player]})
         step = experiment.train_step(alone).lower(experiment.abstract_state(alone), batch)
         return flops(step) / exp.method.periods.get(player, 1)
 

@@ -100,6 +100,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
         checks.learned_guidance(config, method.guidance)
     checks.prediction(config, method)
     if training:
+        checks.players(config, method)
         checks.teacher(config, method)
         checks.pairs(config, method)
         checks.averages(config, method)
@@ -184,6 +185,11 @@ def map_shapes(
 
     float32 = np.float32
     shown = jax.eval_shape(maps, jax.ShapeDtypeStruct((2, *shape), float32), jax.ShapeDtypeStruct((2,), float32))
+    if not shown:
+        raise UsageError(
+            f"a critic sees the inside of {source.removeprefix('inside_')!r}, and its network shows none: let its file "
+            "call self.sow('inside', NAME, LAYER)"
+        )
     return tuple(one.shape[1:] for one in shown)
 
 

@@ -20,7 +20,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from flowmaps import evaluate, experiment, generate, rows, samplers, sharding, shards, solvers
+from flowmaps import evaluate, experiment, generate, pair_files, rows, samplers, sharding, solvers
 from flowmaps import workdir as runs
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
@@ -48,14 +48,14 @@ def run(exp: Experiment, workdir: Path) -> Path:
         raise MissingError(f"{workdir} has not trained its student of {steps} steps yet")
     decay, params = next(iter(student.averages.items()))
     begin(folder, {**origin(exp, steps), "checkpoint": student.step, "ema": decay})
-    files, batch = shards.files(folder, chosen.pairs, shards.SIZE), batches(exp, params, steps)
+    files, batch = pair_files.files(folder, chosen.pairs, pair_files.SIZE), batches(exp, params, steps)
     left = missing(files)
     for turn, number in enumerate(left):
-        first = number * shards.SIZE
-        examples = shard(batch, first, min(shards.SIZE, chosen.pairs - first))
+        first = number * pair_files.SIZE
+        examples = shard(batch, first, min(pair_files.SIZE, chosen.pairs - first))
         if turn % jax.process_count() == jax.process_index():
-            shards.write(files[number], examples)
-        logging.info("%d of %d pairs", min(first + shards.SIZE, chosen.pairs), chosen.pairs)
+            pair_files.write(files[number], examples)
+        logging.info("%d of %d pairs", min(first + pair_files.SIZE, chosen.pairs), chosen.pairs)
         if lost := np.sum(~np.isfinite(examples.reshape(len(examples), -1)).all(axis=1)):
             logging.warning("%d of these pairs are not finite: updates that meet them are skipped", lost)
     if jax.process_count() > 1:
@@ -89,7 +89,7 @@ def origin(exp: Experiment, steps: int) -> dict[str, Any]:
         "shape": list(exp.dataset.shape),
         "num_classes": exp.dataset.num_classes,
         "num_pairs": chosen.pairs,
-        "shard": shards.SIZE,
+        "shard": pair_files.SIZE,
         "points": chosen.points,
         "seed": chosen.seed,
         "sampler": generate.description(experiment.sampler(exp)),
@@ -135,7 +135,7 @@ def pair_keys(seed: int, indices: Array | np.ndarray) -> Keys:
 def batches(exp: Experiment, params: Params, steps: int) -> Batch:
     """The compiled generation of pairs, at most a shard at a time (rounded up to a multiple of the devices)."""
     chosen, sample, grid = exp.config.sample, experiment.sampler(exp), generate.time_grid(exp, steps)
-    size = -(-min(exp.config.eval.batch_size, chosen.pairs, shards.SIZE) // exp.mesh.size) * exp.mesh.size
+    size = -(-min(exp.config.eval.batch_size, chosen.pairs, pair_files.SIZE) // exp.mesh.size) * exp.mesh.size
     kept = np.linspace(0, steps, chosen.points + 1).astype(int)[1:]
 
     @partial(jax.jit, out_shardings=sharding.replicated(exp.mesh))

@@ -103,7 +103,7 @@ def share_of(interpolant: Interpolant, low: float, high: float) -> Law:
     """Uniform between two shares of the path's clock: of 0 and 1, its whole. Raises UsageError where they do not rise
     in [0, 1]."""
     if not 0 <= low <= high <= 1:
-        raise UsageError(f"times between the shares {(low, high)} of the path's clock: these must rise in [0, 1]")
+        raise UsageError(f"method.between={(low, high)}: shares of the path's clock must rise in [0, 1]")
     length = interpolant.t_max - interpolant.t_min
     return within(uniform(), interpolant.t_min + length * low, interpolant.t_min + length * high)
 

@@ -63,7 +63,6 @@ VARIANTS = {
     "align_your_flow": [{**WHOLE, "most": 1.0, "constant": 0.0}, {**WHOLE, "most": 1.0}],
     "flow_map_distillation": [{}, {"objective": "direct"}],
     "latent_consistency": [{"chain": 8, "skip": 1}, {"chain": 8, "skip": 3}],
-    "imle": [{"draws": 1}],
     "imm": [{"group": 16, "halvings": 16}],
     "ctm": [{"intervals": 8}, {"intervals": 8, "leg": "ddim", "most_steps": 5}],
     "truncated_consistency": [{"stage": 2, "boundary": 0.3, "huber": 1.0}],
@@ -75,7 +74,7 @@ THROUGH_INPUTS = ("ctm", "flow_map_distillation")
 bound."""
 ON_TRAJECTORIES = ("knowledge_distillation", "consistency_mid_training")
 """Methods that learn from a teacher's ways and not from data, which are tested on them: tests/test_trajectories.py."""
-ON_LAWS = ("score_distillation", "dmd", "dmd2", "adversarial_distillation", "imle", "drifting")
+ON_LAWS = ("score_distillation", "dmd", "dmd2", "adversarial_distillation", "imle")
 """Methods that ask of a student's samples that they have the data's law, by whichever map: they rest beside players
 that know the samples of a stray one, which these are not, and have files of their own."""
 CASES = [
@@ -109,8 +108,6 @@ def fixed_point(name: str, options: dict, law: str):
     for methods with heads the heads that make it."""
     if name == "shortcut":
         return euler_map(LAWS[law](), 2 ** options["levels"], options.get("smallest", "instantaneous"))
-    if name == "imle":  # with one draw, where all noise goes to the mean
-        return euler_map(LAWS[law](), 1, "instantaneous")
     if name == "latent_consistency":
         return skipping_map(LAWS[law](), options["skip"] / options["chain"], -(-options["chain"] // options["skip"]))
     if name == "ctm" and options.get("leg") == "ddim":

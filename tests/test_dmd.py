@@ -90,10 +90,13 @@ def test_the_weight_by_the_error_knows_no_scale():
     np.testing.assert_allclose(wide, 50 * plain, rtol=1e-3)
 
 
-def test_the_regression_asks_for_the_pairs():
-    """With the fake equal to the teacher it is all there is: its gradient is that of E |(a - S) z + b - m|^2."""
-    found = LINE.slope("dmd", (0.4, 0.1), fake=(MEAN, STD), regression=0.5)
-    second, first = float((LINE.noise**2).mean()), float(LINE.noise.mean())
+@pytest.mark.parametrize("size", [1, 16])
+def test_the_regression_asks_for_the_pairs(size):
+    """With the fake equal to the teacher it is all there is: its gradient is that of E |(a - S) z + b - m|^2, the mean
+    over a row's numbers."""
+    line = Line(size=size)
+    found = line.slope("dmd", (0.4, 0.1), fake=(MEAN, STD), regression=0.5)
+    second, first = float((line.noise**2).mean()), float(line.noise.mean())
     expected = [(0.4 - STD) * second + (0.1 - MEAN) * first, (0.4 - STD) * first + 0.1 - MEAN]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 

@@ -34,7 +34,6 @@ OF_OTHERS = (
     "score_distillation",
     "dmd",
     "adversarial_distillation",
-    "drifting",
 )
 """Methods whose targets are data or another player's."""
 DERIVATIVES_ALONE = ("mean_flow", "continuous_consistency", "facm", "align_your_flow")

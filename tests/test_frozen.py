@@ -56,7 +56,7 @@ def test_a_step_trains_the_student_and_leaves_the_features():
     chex.assert_trees_all_equal_structs(after.ema["0.999"], after.params["student"])
     moved = jax.tree.map(lambda a, b: np.any(a != b), before.params["student"], after.params["student"])
     assert all(jax.tree.leaves(moved))
-    assert metrics["grad_norm"] > 0 and int(after.skipped) == 0
+    assert metrics["grad_norm"] > 0 and int(after.skipped["student"]) == 0
 
 
 def test_the_gradient_of_the_features_weights_is_zero_to_the_bit():
@@ -180,7 +180,7 @@ def test_a_network_is_named_by_the_path_of_its_file(tmp_path):
     config = digits(players__features__network__name=name, players__features__weights=str(tmp_path / "own.npz"))
     _, after, metrics = one_step(config)
     np.testing.assert_array_equal(after.params["features"]["only"]["kernel"], np.float32(weights["only/kernel"]))
-    assert metrics["grad_norm"] > 0 and int(after.skipped) == 0
+    assert metrics["grad_norm"] > 0 and int(after.skipped["student"]) == 0
     with pytest.raises(UsageError, match=r"unknown option of network .*own\.py 'widht': did you mean 'width'"):
         networks.make(name, shape=(8, 8, 1), num_classes=0, widht=3)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small_runs
 
-from flowmaps import checks, evaluate, experiment, generate, pairs, shards
+from flowmaps import checks, evaluate, experiment, generate, pair_files, pairs
 from flowmaps import data as data_sets
 from flowmaps.errors import MissingError, UsageError
 
@@ -29,7 +29,7 @@ def config_of_teacher(**fields):
 @pytest.fixture
 def make(teacher, tmp_path, monkeypatch):
     """Makes the teacher's pairs in files of 16, and returns their folder."""
-    monkeypatch.setattr(shards, "SIZE", 16)
+    monkeypatch.setattr(pair_files, "SIZE", 16)
     (tmp_path / "checkpoints").symlink_to(teacher[1] / "checkpoints")
 
     def run(**fields):

@@ -74,35 +74,24 @@ def test_sds_collapses_to_the_mode():
 
 def test_sid_rests_at_the_law_and_returns_to_it():
     narrow, there, wide = (gradient(a, MEAN, objective="sid")[0] for a in (0.4, STD, 1.1))
-    assert narrow < -0.05 < abs(there) - 0.045 and wide > 0.05
+    assert narrow < -0.05 and abs(there) < 1e-5 and wide > 0.05
     assert gradient(STD, MEAN + 0.3, objective="sid")[1] > 0.02 > -0.02 > gradient(STD, MEAN - 0.3, objective="sid")[1]
 
 
-def test_the_normalized_weight_changes_no_sign_and_no_scale():
-    """Data, samples and networks times c leave the gradient in the generator's own units as it is."""
-    plain, scaled = gradient(0.4, 0.1), gradient(0.4, 0.1, weighting="likelihood")
-    assert np.all(np.sign(plain) == np.sign(scaled))
-
-
 @pytest.mark.parametrize("objective", ["vsd", "sid"])
-def test_each_player_has_its_own_gradient(objective):
-    """The student's loss moves no fake and no teacher, the fake's no student."""
+def test_the_fakes_loss_moves_the_fake_alone(objective):
+    """Not the student, whose samples it learns, nor the teacher."""
     made = methods.load("score_distillation").make(interpolant=PATH, total_steps=10, objective=objective)
 
     def losses(theta, phi, psi, player):
         student, target = generator(*theta), generator(*jax.lax.stop_gradient(theta))
         extras = {"fake": denoiser(*psi)}
         roles = Roles(student, target, denoiser(*phi), extras)
-        if player == "student":
-            stopped = jax.lax.stop_gradient((phi, psi))
-            roles = Roles(student, target, denoiser(*stopped[0]), {"fake": denoiser(*stopped[1])})
         return made.losses[player](roles, BATCH, KEYS, jnp.zeros((), jnp.int32)).per_example.mean()
 
     point = (jnp.asarray([0.4, 0.1]), jnp.asarray([MEAN, STD]), jnp.asarray([0.2, 0.5]))
     of_fake = jax.grad(losses, argnums=(0, 1, 2))(*point, "fake")
     assert np.all(of_fake[0] == 0) and np.all(of_fake[1] == 0) and np.all(of_fake[2] != 0)
-    of_student = jax.grad(losses, argnums=(0, 1, 2))(*point, "student")
-    assert np.all(of_student[0] != 0)
 
 
 def test_the_fake_rests_at_the_law_of_the_samples():

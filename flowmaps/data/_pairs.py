@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from flowmaps import shards
+from flowmaps import pair_files
 from flowmaps.data._dataset import Dataset, Source, fingerprint
 from flowmaps.data._paired import drawn
 from flowmaps.errors import MissingError, UsageError
@@ -71,7 +71,7 @@ class Pairs:
     def _readers(self) -> list:
         from array_record.python import array_record_module
 
-        files = shards.files(self.folder, len(self), self.origin["shard"])
+        files = pair_files.files(self.folder, len(self), self.origin["shard"])
         return [array_record_module.ArrayRecordReader(str(file)) for file in files]
 
     @cached_property
@@ -125,7 +125,7 @@ def read(folder: str) -> Pairs:
             "--config.sample.pairs=NUMBER, and name the folder that it prints"
         )
     origin = json.loads((path / "pairs.json").read_text())
-    left = sum(not file.is_file() for file in shards.files(path, origin["num_pairs"], origin["shard"]))
+    left = sum(not file.is_file() for file in pair_files.files(path, origin["num_pairs"], origin["shard"]))
     if left:
         raise MissingError(
             f"coupling.pairs={folder!r} is not finished, {left} files are missing: give the command that makes it again"

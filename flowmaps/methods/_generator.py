@@ -2,16 +2,19 @@
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
-from flowmaps import predictions, rows
+from flowmaps import predictions, rows, times
+from flowmaps.errors import UsageError
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.rows import expand, flat_mean
-from flowmaps.types import Array, Cond, Keys, Roles, Velocity
+from flowmaps.times import Law
+from flowmaps.types import Array, Cond, Keys, Loss, Roles, Velocity
 
 Row = Float[Array, " b"]
 Points = Float[Array, "b *d"]
@@ -31,10 +34,14 @@ def generated(
     return flow_map(student, interpolant.start(x0), first, last, cond, dropout)
 
 
+def source(interpolant: Interpolant, like: Points, keys: Keys) -> Points:
+    """Samples of the source, of each player's own where each draws them by its own keys."""
+    return (interpolant.source_std * rows.normal(keys, like.shape[1:])).astype(like.dtype)
+
+
 def noised(interpolant: Interpolant, x: Points, t: Row, keys: Keys) -> Points:
     """x_t of samples x, with noise of their own."""
-    noise = interpolant.source_std * rows.normal(keys, x.shape[1:])
-    return interpolant.point(noise.astype(x.dtype), x, t)
+    return interpolant.point(source(interpolant, x, keys), x, t)
 
 
 def denoised(velocity: Velocity, interpolant: Interpolant, x: Points, t: Row, cond: Cond) -> Points:
@@ -51,6 +58,18 @@ def noised_pair(interpolant: Interpolant, real: Points, made: Points, t: Row, ke
 def with_gradient(x: Points, gradient: Points) -> Row:
     """|x - sg(x - g)|^2 / 2, the mean over a row's d numbers: a loss whose gradient in x is g / d."""
     return flat_mean((x - stop_gradient(x - gradient)) ** 2) / 2
+
+
+def check_weighting(name: Weighting, interpolant: Interpolant, between: tuple[float, float]) -> None:
+    """Raises UsageError where the weight of the last of the times has no bound."""
+    last = times.share_of(interpolant, between[1], between[1])
+    with jax.ensure_compile_time_eval():
+        clean = interpolant.beta.value(last(rows.keys(jax.random.key(0), 0, 1)))[0] == 0
+    if name != "error" and clean:
+        raise UsageError(
+            f"method.weighting={name!r} has no bound at the end of this path, where there is no noise: set the second "
+            f"of method.between={between} below 1"
+        )
 
 
 def weight(
@@ -92,12 +111,13 @@ def matching_gradient(
 
 
 def denoising(
-    fake: Velocity, interpolant: Interpolant, made: Points, t: Row, data_std: float, keys: Keys, cond: Cond
-) -> tuple[Row, Row]:
-    """EDM's denoising loss (arXiv:2206.00364) of samples in place of data, by which the fake learns their law, the mean
-    over a row's numbers; and its squared error of the data."""
-    noise = interpolant.source_std * rows.normal(rows.fold(keys, 0), made.shape[1:])
+    roles: Roles, interpolant: Interpolant, made: Points, law: Law, data_std: float, keys: Keys, cond: Cond
+) -> Loss:
+    """EDM's denoising loss (arXiv:2206.00364) of samples in place of data, by which the fake learns their law; the mean
+    over a row's numbers."""
+    made, t = stop_gradient(made), law(rows.fold(keys, 0))
+    noise = source(interpolant, made, rows.fold(keys, 1))
     x = interpolant.point(noise, made, t)
-    velocity = fake(x, t, t, cond, dropout=rows.fold(keys, 1))
-    data, source = _terms.denoising_errors(interpolant, {"x0": noise, "x1": made}, x, velocity, t)
-    return (source + data / data_std**2) / made[0].size, data
+    velocity = roles.extras["fake"](x, t, t, cond, dropout=rows.fold(keys, 2))
+    data, noise_ = _terms.denoising_errors(interpolant, {"x0": noise, "x1": made}, x, velocity, t)
+    return Loss((noise_ + data / data_std**2) / made[0].size, {"data": jnp.mean(data)})

@@ -3,7 +3,7 @@ student jumps from states of real data at few fixed times s, x = X_{s,1}(x_s), a
 
     a critic       game(x_1, x), on the feature maps of a frozen network (ADD) or, noised, inside of the teacher
                    (latent ADD, arXiv:2403.12015)
-    the teacher    lambda c(t) |x - sg D(sg x_t)|^2,  x_t noised anew, D one step of the teacher, or its flow's end
+    the teacher    lambda c(t) |x - sg D(sg x_t)|^2 / d,  x_t noised anew, D one step of the teacher, or its flow's end
 
 with c(t) = alpha / sqrt(alpha^2 + beta^2), the paper's "exponential" weight. The first s is the path's beginning, where
 the student sees no data. The distillation alone contracts to the mean (its test shows it); the critic keeps the law.
@@ -22,8 +22,8 @@ from flowmaps.errors import UsageError
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _generator, _terms
+from flowmaps.rows import flat_mean
 from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles
-from flowmaps.weightings import squared
 
 Points = Float[Array, "b *d"]
 Row = Float[Array, " b"]
@@ -98,7 +98,7 @@ def make(
             return Loss(played, metrics)
         t = law_of_teacher(rows.fold(keys, 3))
         x_t = stop_gradient(_generator.noised(interpolant, x, t, rows.fold(keys, 4)))
-        apart = squared(x - stop_gradient(wanted(roles, x_t, t, cond)))
+        apart = flat_mean((x - stop_gradient(wanted(roles, x_t, t, cond))) ** 2)
         metrics["distillation"] = jnp.mean(apart)
         return Loss(played + distillation * alpha(t) / jnp.hypot(alpha(t), beta(t)) * apart, metrics)
 

@@ -8,14 +8,16 @@ loss on what G makes. Without the regression the modes that G leaves out pull no
 Cost a row: fake 4F; student 6F, and 2F of the others.
 """
 
+from typing import Literal
+
 import jax.numpy as jnp
-from jax.lax import stop_gradient
 from jaxtyping import Float
 
-from flowmaps import rows, samplers, times
+from flowmaps import rows, samplers, times, weightings
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _generator, _terms
+from flowmaps.rows import flat_mean
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
 from flowmaps.weightings import squared
 
@@ -27,37 +29,40 @@ def make(
     interpolant: Interpolant,
     total_steps: int,
     regression: float = 0.25,
-    distance: _terms.Distance = "squared",
-    huber: float = 0.00054,
+    distance: Literal["squared", "perceptual"] = "squared",
     weighting: _generator.Weighting = "error",
     between: tuple[float, float] = (0.02, 0.98),
     fake_law: tuple = ("uniform",),
     data_std: float = 0.5,
     every: int = 1,
 ) -> Method:
-    """regression: its weight beside a mean over the row's numbers. distance, huber: of the regression, see _terms.far;
-    LPIPS is the paper's. weighting: of the gap, see _generator.weight; "error" is the paper's. between: shares of the
-    path's clock from which the student's times are drawn, uniformly. fake_law, data_std: of the fake's times, see
-    times.on_path, and of the weights. every: steps between the student's updates.
+    """regression: its weight beside a mean over the row's numbers. distance: of the regression, of means too, or
+    weightings.perceptual; LPIPS is the paper's. weighting: of the gap, see _generator.weight; "error" is the paper's.
+    between: shares of the path's clock from which the student's times are drawn, uniformly. fake_law, data_std: of the
+    fake's times, see times.on_path, and of the weights. every: steps between the student's updates.
 
     Raises UsageError for a regression of weight 0, which DMD2 does without, or a teacher that is not there (with the
     first batch).
     """
     if regression <= 0:
         raise UsageError(f"method.regression={regression} must be above 0; method 'dmd2' does without pairs")
+    _generator.check_weighting(weighting, interpolant, between)
     law = times.share_of(interpolant, *between)
     law_of_fake = times.on_path(interpolant, *fake_law)
 
     def made_of_noise(roles: Roles, batch: Batch, keys: Keys, dropout: Keys | None = None) -> Points:
         """Samples of new noise, unlike that of the pairs."""
-        noise = interpolant.source_std * rows.normal(keys, batch["x0"].shape[1:]).astype(batch["x0"].dtype)
+        noise = _generator.source(interpolant, batch["x0"], keys)
         return _generator.generated(roles.student, interpolant, noise, _terms.condition(batch), dropout)
 
+    def far(roles: Roles, one: Points, other: Points) -> Float[Array, " b"]:
+        if distance == "perceptual":
+            return weightings.perceptual(_terms.features(roles), one, other)
+        return flat_mean((one - other) ** 2)
+
     def fake_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        made = stop_gradient(made_of_noise(roles, batch, rows.fold(keys, 2)))
-        t, keys, cond = law_of_fake(rows.fold(keys, 0)), rows.fold(keys, 1), _terms.condition(batch)
-        loss, data = _generator.denoising(roles.extras["fake"], interpolant, made, t, data_std, keys, cond)
-        return Loss(loss, {"data": jnp.mean(data)})
+        made, cond = made_of_noise(roles, batch, rows.fold(keys, 0)), _terms.condition(batch)
+        return _generator.denoising(roles, interpolant, made, law_of_fake, data_std, rows.fold(keys, 1), cond)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond, dropout = _terms.condition(batch), rows.fold(keys, 3)
@@ -67,9 +72,8 @@ def make(
             roles, interpolant, x, t, rows.fold(keys, 1), cond, weighting=weighting, data_std=data_std
         )
         paired = _generator.generated(roles.student, interpolant, batch["x0"], cond, dropout)
-        far = _terms.far(roles, paired, batch["x1"], distance, huber)
         metrics = {"gap": jnp.mean(squared(gap)), "regression": jnp.mean(squared(paired - batch["x1"]))}
-        return Loss(_generator.with_gradient(x, gradient) + regression * far, metrics)
+        return Loss(_generator.with_gradient(x, gradient) + regression * far(roles, paired, batch["x1"]), metrics)
 
     return Method(
         {"fake": fake_loss, "student": student_loss},

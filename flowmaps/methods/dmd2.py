@@ -78,13 +78,14 @@ def make(
             f"method.steps={steps} must be at least 1, and method.adversarial={adversarial} and method.critic_weight="
             f"{critic_weight} both above 0, or both 0"
         )
+    _generator.check_weighting(weighting, interpolant, between)
     law, anywhere = times.share_of(interpolant, *between), times.share_of(interpolant, 0.0, between[1])
     law_of_fake = times.on_path(interpolant, *fake_law)
     adversary = adversaries.make(game=game, sees=sees, penalties=penalties)
 
     def made(roles: Roles, batch: Batch, keys: Keys, dropout: Keys | None = None) -> Points:
-        cond = _terms.condition(batch)
-        x, s = own_state(roles.target, interpolant, batch["x0"], steps, keys, cond)
+        cond, x0 = _terms.condition(batch), _generator.source(interpolant, batch["x0"], rows.fold(keys, 0))
+        x, s = own_state(roles.target, interpolant, x0, steps, rows.fold(keys, 1), cond)
         return flow_map(roles.student, x, s, jnp.full_like(s, interpolant.t_max), cond, dropout)
 
     def judged(batch: Batch, samples: Points, keys: Keys) -> tuple[Points, Points, Row]:
@@ -93,14 +94,12 @@ def make(
         return *_generator.noised_pair(interpolant, batch["x1"], samples, t, rows.fold(keys, 1)), t
 
     def fake_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, samples = _terms.condition(batch), stop_gradient(made(roles, batch, rows.fold(keys, 2)))
-        t, own = law_of_fake(rows.fold(keys, 0)), rows.fold(keys, 1)
-        loss, data = _generator.denoising(roles.extras["fake"], interpolant, samples, t, data_std, own, cond)
-        metrics = {"data": jnp.mean(data)}
-        if critic_weight:
-            played = adversary.critic_loss(roles, *judged(batch, samples, rows.fold(keys, 3)), cond)
-            loss, metrics["game"] = loss + critic_weight * played, jnp.mean(played)
-        return Loss(loss, metrics)
+        cond, samples = _terms.condition(batch), stop_gradient(made(roles, batch, rows.fold(keys, 0)))
+        own = _generator.denoising(roles, interpolant, samples, law_of_fake, data_std, rows.fold(keys, 1), cond)
+        if not critic_weight:
+            return own
+        played = adversary.critic_loss(roles, *judged(batch, samples, rows.fold(keys, 2)), cond)
+        return Loss(own.per_example + critic_weight * played, {**own.metrics, "game": jnp.mean(played)})
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond, x = _terms.condition(batch), made(roles, batch, rows.fold(keys, 2), rows.fold(keys, 4))

@@ -66,8 +66,8 @@ def make(
             f"method.guidance={guidance} at least 1, where there is none"
         )
 
-    def field(x: Samples, y: Samples, label: Int[Array, " n"]) -> tuple[Samples, Float[Array, ""]]:
-        """V of a group's samples in units of S / sqrt(d), and S."""
+    def field(x: Samples, y: Samples, label: Int[Array, " n"]) -> tuple[Samples, Float[Array, ""], Float[Array, ""]]:
+        """V of a group's samples in units of S / sqrt(d), S, and the mean over temperatures of rms(V_R) / S."""
         same = (label[:, None] == label[None]).astype(x.dtype)
         others = same - jnp.eye(len(x), dtype=x.dtype)
         foreign = (guidance - 1) * jnp.broadcast_to(others.mean(axis=1, keepdims=True), same.shape)
@@ -75,7 +75,9 @@ def make(
         apart = distances(x, points)
         unit = jnp.average(apart, weights=jnp.abs(weights))
         fields = [drift(apart, points, weights, unit * temperature) for temperature in temperatures]
-        return sum(v / jnp.maximum(jnp.sqrt(jnp.mean(v**2)), LEAST) for v in fields), unit
+        sizes = [jnp.sqrt(jnp.mean(v**2)) for v in fields]
+        total = sum(v / jnp.maximum(size, LEAST) for v, size in zip(fields, sizes, strict=True))
+        return total, unit, jnp.mean(jnp.stack(sizes)) / unit
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond, count = _terms.condition(batch), len(batch["x1"])
@@ -89,9 +91,9 @@ def make(
         made = _generator.generated(roles.student, interpolant, batch["x0"], cond, rows.fold(keys, 0))
         x, y = (points.reshape(-1, group, points[0].size) for points in (made, batch["x1"]))
         label = cond.get("label", jnp.zeros(count, jnp.int32)).reshape(-1, group)
-        v, unit = stop_gradient(jax.vmap(field)(x, y, label))
+        v, unit, size = stop_gradient(jax.vmap(field)(x, y, label))
         scaled = x * (x.shape[-1] ** 0.5 / unit)[:, None, None]
         loss = _generator.with_gradient(scaled.reshape(count, -1), -v.reshape(count, -1))
-        return Loss(loss, {"drift": jnp.mean(jnp.abs(v))})
+        return Loss(loss, {"drift": jnp.mean(size)})
 
     return Method({"student": student_loss}, samplers.one_step, diagonal=False, one_end=True)

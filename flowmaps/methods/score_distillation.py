@@ -3,7 +3,7 @@ predicts of x_t and D' what the player "fake" does, a denoiser of G's own sample
 
     sds   w (x - D)     DreamFusion (Poole et al. 2022, arXiv:2209.14988), in units of data: to modes, not to the law
     vsd   w (D' - D)    ProlificDreamer, Diff-Instruct (arXiv:2305.16213, arXiv:2305.18455): KL's between noised laws
-    sid   of w (D - D') . ((D - x) - a (D - D')), through D and D' (Zhou et al. 2024, arXiv:2404.04057)
+    sid   of w (D - D') . ((D - x) - a (D - D')) / d, through D and D' (Zhou et al. 2024, arXiv:2404.04057)
 
 and the fake EDM's denoising loss on what G makes, with the weights w of _generator.weight. No data are used.
 Cost a row: fake 4F; student 3F and 2F of the others, of sid with their inputs' gradients 4F.
@@ -17,7 +17,7 @@ from jax.lax import stop_gradient
 from flowmaps import rows, samplers, times
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _generator, _terms
-from flowmaps.rows import flat_sum
+from flowmaps.rows import flat_mean
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
 from flowmaps.weightings import squared
 
@@ -38,17 +38,16 @@ def make(
     uniformly. fisher: a of sid. fake_law, data_std: of the fake's times, see times.on_path, and of the weights. every:
     steps between the student's updates.
 
-    Raises UsageError for a teacher that is not there (with the first batch).
+    Raises UsageError for a weight without a bound, or a teacher that is not there (with the first batch).
     """
+    _generator.check_weighting(weighting, interpolant, between)
     law = times.share_of(interpolant, *between)
     law_of_fake = times.on_path(interpolant, *fake_law)
 
     def fake_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.condition(batch)
-        made = stop_gradient(_generator.generated(roles.student, interpolant, batch["x0"], cond))
-        t, keys = law_of_fake(rows.fold(keys, 0)), rows.fold(keys, 1)
-        loss, data = _generator.denoising(roles.extras["fake"], interpolant, made, t, data_std, keys, cond)
-        return Loss(loss, {"data": jnp.mean(data)})
+        cond, x0 = _terms.condition(batch), _generator.source(interpolant, batch["x0"], rows.fold(keys, 0))
+        made = _generator.generated(roles.student, interpolant, x0, cond)
+        return _generator.denoising(roles, interpolant, made, law_of_fake, data_std, rows.fold(keys, 1), cond)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.condition(batch)
@@ -63,7 +62,7 @@ def make(
         weight = _generator.weight(weighting, interpolant, data_std, x, real, t)
         metrics = {"gap": jnp.mean(squared(gap))}
         if objective == "sid":
-            return Loss(flat_sum(-gap * ((real - x) + fisher * gap) * weight), metrics)
+            return Loss(flat_mean(-gap * ((real - x) + fisher * gap) * weight), metrics)
         return Loss(_generator.with_gradient(x, stop_gradient(weight * gap)), metrics)
 
     losses = {"student": student_loss} if objective == "sds" else {"fake": fake_loss, "student": student_loss}

@@ -91,7 +91,7 @@ def init(module: nn.Module, key: Key[Array, ""]) -> Params:
 def bind(module: nn.Module, params: Params, shown: list[Array] | None = None) -> Callable:
     """The module as a function of its inputs alone: a Velocity, or an extra role such as a log-variance head. It gives
     the module's output, of several the first; all of them, from one evaluation, are its attribute `heads`. What the
-    module sows as "inside", its hidden layers from the first on, is appended to `shown` at each call."""
+    module sows as "inside", under one name its hidden layers from the first on, is appended to `shown` at each call."""
 
     def heads(*inputs: Any, **keywords: Any) -> tuple[Array, ...]:
         out, sown = module.apply({"params": params}, *inputs, mutable=["inside"], **keywords)
