@@ -65,6 +65,12 @@ def test_a_config_has_the_fields_of_base_and_the_options_of_its_parts(name):
     assert set(config.method) == {"name", *methods.options(config.method.name)}
 
 
+def trained_from(name: str) -> list[str]:
+    """The sections by which a config names other runs."""
+    config = load(name)
+    return [field.partition(".")[0] for field in ("teacher.workdir", "init_from") if trained.value(config, field)]
+
+
 def with_teacher(config: ConfigDict, folder: Path, small: Callable[[ConfigDict], ConfigDict] = shrink) -> ConfigDict:
     """The shrunk config, with fresh runs of its teachers' configs, shrunk alike, in place of those that it names."""
     if "pairs" in config.coupling:
@@ -156,7 +162,15 @@ def shrink_images(config: ConfigDict, folder: Path) -> ConfigDict:
     return config
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.endswith(("cifar10", "imagenet64", "imagenet256"))])
+BROUGHT = [
+    pytest.param(name, marks=[pytest.mark.long] if "teacher" in trained_from(name) else [])
+    for name in NAMES
+    if name.endswith(("cifar10", "imagenet64", "imagenet256"))
+]
+"""Those that have a teacher beside them take half a minute each."""
+
+
+@pytest.mark.parametrize("name", BROUGHT)
 def test_a_config_whose_data_the_user_brings_takes_a_step(name, request, tmp_path):
     """The real config, shrunk in width, depth, batch and the size of its pixels."""
     folder = request.getfixturevalue(name.rpartition("_")[2])

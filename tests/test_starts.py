@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_experiment import EACH, PARTS, batches, finished_run, small
+from test_experiment import PARTS, batches, finished_run, small
 
 from configs import base
 from flowmaps import (
@@ -84,7 +84,7 @@ def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, ne
     assert np.abs(donor(x, s, t, cond) - donor(x, s, s, cond)).max() > 1e-2
 
 
-@pytest.mark.parametrize("network", EACH)
+@pytest.mark.parametrize("network", ["mlp", *(pytest.param(name, marks=pytest.mark.long) for name in ("dit", "unet"))])
 def test_a_guided_student_starts_as_the_unguided_model_that_it_comes_from(tmp_path, network):
     """At every scale and interval, of a guided diffusion model's weights, and its new weights learn."""
     config = base.digits("diffusion", label_dropout=0.1)
