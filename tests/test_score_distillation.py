@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flowmaps import interpolants, methods, rows
+from flowmaps.errors import UsageError
 from flowmaps.types import Roles
 
 PATH = interpolants.variance_exploding()
@@ -104,3 +105,11 @@ def test_the_fake_rests_at_the_law_of_the_samples():
     slope = jax.jit(jax.grad(loss))
     np.testing.assert_allclose(slope(jnp.asarray([0.2, 0.5])), 0, atol=0.03)
     assert slope(jnp.asarray([0.4, 0.5]))[0] > 0.1 and slope(jnp.asarray([0.2, 0.8]))[1] > 0.1
+
+
+def test_a_weight_without_a_bound_is_refused():
+    """At the end of the linear path there is no noise to weigh by."""
+    options = {"interpolant": interpolants.linear(), "total_steps": 10, "weighting": "likelihood"}
+    with pytest.raises(UsageError, match=r"method.weighting='likelihood' has no bound at the end of this path, where"):
+        methods.load("score_distillation").make(**options)
+    methods.load("score_distillation").make(**options, between=(0.2, 0.95))

@@ -35,7 +35,7 @@ def generated(
 
 
 def source(interpolant: Interpolant, like: Points, keys: Keys) -> Points:
-    """Samples of the source, of each player's own where each draws them by its own keys."""
+    """Samples of the source, like those of a batch: each player draws its own, by its own keys."""
     return (interpolant.source_std * rows.normal(keys, like.shape[1:])).astype(like.dtype)
 
 
@@ -62,9 +62,8 @@ def with_gradient(x: Points, gradient: Points) -> Row:
 
 def check_weighting(name: Weighting, interpolant: Interpolant, between: tuple[float, float]) -> None:
     """Raises UsageError where the weight of the last of the times has no bound."""
-    last = times.share_of(interpolant, between[1], between[1])
     with jax.ensure_compile_time_eval():
-        clean = interpolant.beta.value(last(rows.keys(jax.random.key(0), 0, 1)))[0] == 0
+        clean = interpolant.beta.value(times.at_index(interpolant, jnp.full(1, between[1]), 1))[0] == 0
     if name != "error" and clean:
         raise UsageError(
             f"method.weighting={name!r} has no bound at the end of this path, where there is no noise: set the second "
@@ -119,5 +118,5 @@ def denoising(
     noise = source(interpolant, made, rows.fold(keys, 1))
     x = interpolant.point(noise, made, t)
     velocity = roles.extras["fake"](x, t, t, cond, dropout=rows.fold(keys, 2))
-    data, noise_ = _terms.denoising_errors(interpolant, {"x0": noise, "x1": made}, x, velocity, t)
-    return Loss((noise_ + data / data_std**2) / made[0].size, {"data": jnp.mean(data)})
+    of_data, of_noise = _terms.denoising_errors(interpolant, {"x0": noise, "x1": made}, x, velocity, t)
+    return Loss((of_noise + of_data / data_std**2) / made[0].size, {"data": jnp.mean(of_data)})
