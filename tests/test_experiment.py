@@ -230,8 +230,8 @@ def test_a_role_that_the_student_owns_has_its_network_and_learns():
 def test_a_player_has_its_own_optimizer_for_its_own_number_of_updates():
     """The critic, updated at every fourth of 100 steps, ends its cosine after 25 updates."""
     config = small(train={"steps": 100})
-    config.players.critic = {"optimizer": {"name": "sgd", "learning_rate": 0.5}}
     method = experiment.build(config).method._replace(periods={"critic": 4})
+    config.players.critic = {"optimizer": {"name": "sgd", "learning_rate": 0.5}}
     critic = experiment.make_optimizer(config, method, "critic")
     student = experiment.make_optimizer(config, method, "student")
     np.testing.assert_allclose([critic.learning_rate(jnp.array(n)) for n in (0, 25)], [0.5, 0], atol=1e-7)
