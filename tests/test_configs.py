@@ -65,12 +65,6 @@ def test_a_config_has_the_fields_of_base_and_the_options_of_its_parts(name):
     assert set(config.method) == {"name", *methods.options(config.method.name)}
 
 
-def trained_from(name: str) -> list[str]:
-    """The sections by which a config names other runs."""
-    config = load(name)
-    return [field.partition(".")[0] for field in ("teacher.workdir", "init_from") if trained.value(config, field)]
-
-
 def with_teacher(config: ConfigDict, folder: Path, small: Callable[[ConfigDict], ConfigDict] = shrink) -> ConfigDict:
     """The shrunk config, with fresh runs of its teachers' configs, shrunk alike, in place of those that it names."""
     if "pairs" in config.coupling:
@@ -162,12 +156,13 @@ def shrink_images(config: ConfigDict, folder: Path) -> ConfigDict:
     return config
 
 
+FIRST = ("edm_cifar10", "edm_imagenet64", "sit_imagenet256")
 BROUGHT = [
-    pytest.param(name, marks=[pytest.mark.long] if "teacher" in trained_from(name) else [])
+    pytest.param(name, marks=() if name in FIRST else pytest.mark.long)
     for name in NAMES
     if name.endswith(("cifar10", "imagenet64", "imagenet256"))
 ]
-"""Those that have a teacher beside them take half a minute each."""
+"""One of each data set, and the rest, which take ten seconds and more, among the long tests."""
 
 
 @pytest.mark.parametrize("name", BROUGHT)
