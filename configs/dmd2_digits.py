@@ -8,4 +8,6 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.digits, "dmd2", "edm_digits")
+    config = base.matching(base.digits, "dmd2", "edm_digits")
+    config.optimizer.learning_rate = 3e-4
+    return base.expect(config, fd_digits=(1.79,), coverage=(0.933,))

@@ -8,4 +8,5 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.rings, "dmd2", "edm_rings_residual", **base.PLANE_GAPS)
+    config = base.matching(base.rings, "dmd2", "edm_rings_residual", **base.PLANE_GAPS)
+    return base.expect(config, modes=(8,), in_modes=(0.785,), w2=(0.107,), sliced_w2=(0.044,))

@@ -11,4 +11,5 @@ from configs import base
 
 def get_config():
     config = base.matching(base.digits, "dmd", "edm_digits", every=2)
-    return base.paired(config, "edm_digits")
+    config = base.paired(config, "edm_digits")
+    return base.expect(config, fd_digits=(1.96,), coverage=(0.93,))

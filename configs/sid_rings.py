@@ -8,6 +8,7 @@ from configs import base
 
 
 def get_config():
-    return base.matching(
+    config = base.matching(
         base.rings, "score_distillation", "edm_rings_residual", **base.PLANE_GAPS, objective="sid", every=2
     )
+    return base.expect(config, modes=(8,), in_modes=(0.784,), w2=(0.117,), sliced_w2=(0.0471,))

@@ -8,4 +8,6 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.digits, "score_distillation", "edm_digits", objective="vsd", every=5)
+    config = base.matching(base.digits, "score_distillation", "edm_digits", objective="vsd", every=5)
+    config.optimizer.learning_rate = 3e-4
+    return base.expect(config, fd_digits=(2.12,), coverage=(0.943,))

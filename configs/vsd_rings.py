@@ -8,6 +8,7 @@ from configs import base
 
 
 def get_config():
-    return base.matching(
+    config = base.matching(
         base.rings, "score_distillation", "edm_rings_residual", **base.PLANE_GAPS, objective="vsd", every=5
     )
+    return base.expect(config, modes=(8,), in_modes=(0.765,), w2=(0.101,), sliced_w2=(0.0436,))
