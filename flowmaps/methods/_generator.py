@@ -90,6 +90,16 @@ def weight(
     return expand((a / b) ** 2, x)
 
 
+def estimates(
+    roles: Roles, interpolant: Interpolant, x: Points, t: Row, keys: Keys, cond: Cond
+) -> tuple[Points, Points]:
+    """D and D', of samples noised to t the data that the teacher sees there and those that the fake sees."""
+    x_t = noised(interpolant, x, t, keys)
+    velocities = _terms.teacher(roles), roles.extras["fake"]
+    real, fake = (denoised(velocity, interpolant, x_t, t, cond) for velocity in velocities)
+    return real, fake
+
+
 def matching_gradient(
     roles: Roles,
     interpolant: Interpolant,
@@ -101,12 +111,9 @@ def matching_gradient(
     weighting: Weighting,
     data_std: float,
 ) -> tuple[Points, Points]:
-    """w (D' - D), stopped, and D' - D: of samples noised to t, the data that the fake sees there less those that the
-    teacher sees."""
-    x_t = noised(interpolant, x, t, keys)
-    real = denoised(_terms.teacher(roles), interpolant, x_t, t, cond)
-    gap = denoised(roles.extras["fake"], interpolant, x_t, t, cond) - real
-    return stop_gradient(gap * weight(weighting, interpolant, data_std, x, real, t)), gap
+    """w (D' - D), stopped, and D' - D, see `estimates` and `weight`."""
+    real, fake = estimates(roles, interpolant, x, t, keys, cond)
+    return stop_gradient((fake - real) * weight(weighting, interpolant, data_std, x, real, t)), fake - real
 
 
 def denoising(

@@ -53,12 +53,13 @@ def make(
         cond = _terms.condition(batch)
         x = _generator.generated(roles.student, interpolant, batch["x0"], cond, rows.fold(keys, 2))
         t = law(rows.fold(keys, 0))
-        x_t = _generator.noised(interpolant, x, t, rows.fold(keys, 1))
-        real = _generator.denoised(_terms.teacher(roles), interpolant, x_t, t, cond)
         if objective == "sds":
+            x_t = _generator.noised(interpolant, x, t, rows.fold(keys, 1))
+            real = _generator.denoised(_terms.teacher(roles), interpolant, x_t, t, cond)
             gap = x - real
         else:
-            gap = _generator.denoised(roles.extras["fake"], interpolant, x_t, t, cond) - real
+            real, fake = _generator.estimates(roles, interpolant, x, t, rows.fold(keys, 1), cond)
+            gap = fake - real
         weight = _generator.weight(weighting, interpolant, data_std, x, real, t)
         metrics = {"gap": jnp.mean(squared(gap))}
         if objective == "sid":
