@@ -55,6 +55,18 @@ def test_a_student_may_start_with_another_dropout(tmp_path):
     chex.assert_trees_all_equal(jax.device_get(params), jax.device_get(donor.ema["0.999"]))
 
 
+def trained_run(config, path):
+    """A run whose average is not what it began with, in its workdir: its experiment and the average."""
+    exp = experiment.build(config)
+    state = experiment.init(exp)
+    draw = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: p + 0.3 * draw.standard_normal(p.shape, np.float32), state.ema["0.999"])
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        checkpoints.save(3, state.replace(ema={"0.999": params}), {"position": 3}, {}, wait=True)
+    (path / "config.json").write_text(json.dumps(workdir.plain(config)))
+    return exp, params
+
+
 @pytest.mark.parametrize("network", ["mlp", "dit"])
 @pytest.mark.parametrize("prediction", ["velocity", "edm"])
 def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, network, prediction):
@@ -64,13 +76,7 @@ def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, ne
     config.network = base.part(base.networks, network, **parts[network])
     config.prediction = base.part(base.predictions, prediction)
     config.interpolant = base.part(base.interpolants, "trigonometric")
-    exp = experiment.build(config)
-    state = experiment.init(exp)
-    draw = np.random.default_rng(0)
-    params = jax.tree.map(lambda p: p + 0.3 * draw.standard_normal(p.shape, np.float32), state.ema["0.999"])
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(3, state.replace(ema={"0.999": params}), {"position": 3}, {}, wait=True)
-    (tmp_path / "config.json").write_text(json.dumps(workdir.plain(config)))
+    exp, params = trained_run(config, tmp_path)
     config.method = base.part(base.methods, "lsd")
     config.init_from = str(tmp_path)
     exp = experiment.build(config)
@@ -90,13 +96,7 @@ def test_a_guided_student_starts_as_the_unguided_model_that_it_comes_from(tmp_pa
     config = base.digits("diffusion", label_dropout=0.1)
     config.network = base.part(base.networks, network, **PARTS[network])
     config.mesh.fsdp = 4
-    exp = experiment.build(config)
-    state = experiment.init(exp)
-    draw = np.random.default_rng(0)
-    params = jax.tree.map(lambda p: p + 0.3 * draw.standard_normal(p.shape, np.float32), state.ema["0.999"])
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(3, state.replace(ema={"0.999": params}), {"position": 3}, {}, wait=True)
-    (tmp_path / "config.json").write_text(json.dumps(workdir.plain(config)))
+    exp, params = trained_run(config, tmp_path)
     donor = networks.bind(exp.networks["student"], jax.device_get(params))
 
     config.method = base.part(base.methods, "latent_consistency", guidance=(1.0, 3.0), chain=10, skip=2)
