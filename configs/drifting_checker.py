@@ -11,4 +11,4 @@ from configs import base
 def get_config():
     config = base.one_step(base.checker("drifting"))
     config.train.steps = 8_000
-    return base.expect(config, kl_aligned=(0.3,), sliced_w2=(0.0124,), modes=(8,), in_modes=(0.864,))
+    return base.expect(config, kl_aligned=(0.31,), sliced_w2=(0.0132,), modes=(8,), in_modes=(0.878,))

@@ -11,4 +11,4 @@ from configs import base
 def get_config():
     config = base.one_step(base.rings("drifting"))
     config.train.steps = 8_000
-    return base.expect(config, modes=(8,), in_modes=(0.946,), w2=(0.0969,), sliced_w2=(0.0208,))
+    return base.expect(config, modes=(8,), in_modes=(0.942,), w2=(0.096,), sliced_w2=(0.0241,))
