@@ -1,17 +1,18 @@
-"""Trains and compares the few-step methods with one network and one budget, on the checkerboard and on digits.
+"""Trains and compares the few-step methods with one network and one budget, on planes and on digits.
 
     python -m scripts.benchmark_methods --cores=0,1
     python -m scripts.benchmark_methods lsd_checker mean_flow_checker --steps-checker=20000 --seeds=0
     python -m scripts.benchmark_methods --distilled --cores=0,1
+    python -m scripts.benchmark_methods dmd2_rings imle_rings --results=matching --as-configured
 
-Without names: all configs of the two data sets whose method learns more than the diagonal from data alone, and flow
+Without names: all configs of the data sets whose method learns more than the diagonal from data alone, and flow
 matching; with --distilled all that learn from a trained model, beside these models, which are trained, and their pairs
 made, where they are not in runs/. A run is a job of main.py on one core, in runs/benchmark/DATA_STEPS/CONFIG_seedN.
 After an interruption the same command goes on: finished runs are kept, others resume. At the end, for each data set:
 the page of --mode=compare beside the runs, a table on standard output, and results/benchmark_DATA.jsonl (or
-distilled_DATA.jsonl), a line with the command, the machine, versions and what training cost, then a line for each
-measurement. The numbers of steps are fixed; the table has the seconds that training was to take and those that were
-logged.
+distilled_DATA.jsonl, or another by --results), a line with the command, the machine, versions and what training cost,
+then a line for each measurement. Network, batch and number of steps are those of the data set's bundle, or with
+--as-configured each config's own; the table has the seconds that training was to take and those that were logged.
 """
 
 import argparse
@@ -35,8 +36,8 @@ from configs import base
 from flowmaps import experiment, measurements, workdir
 from flowmaps.files import write_whole
 
-BUNDLES = {"checker": base.checker, "digits": base.digits}
-STEPS = {"checker": 80_000, "digits": 8_000}
+BUNDLES = {"checker": base.checker, "digits": base.digits, "rings": base.rings}
+STEPS = {"checker": 80_000, "digits": 8_000, "rings": 30_000}
 """Those of the bundles, with which the configs' own figures were measured."""
 TARGET = 180
 """Seconds of training a run on one core, that is 90 a run on two cores, which these steps keep to but for the methods
@@ -44,7 +45,7 @@ that cost most."""
 BASELINE = "flow_matching"
 
 
-PAIRS = {"checker": 200_000, "digits": 50_000}
+PAIRS = {"checker": 200_000, "digits": 50_000, "rings": 100_000}
 """Those that students learn from."""
 PAIR_STEPS = 32
 
@@ -58,18 +59,25 @@ class Job(NamedTuple):
     workdir: Path
 
 
-def dataset(config: str) -> str:
-    """The data set that ends a config's name."""
-    return config.rpartition("_")[2]
+def dataset(run: str) -> str:
+    """The data set in the name of a config, or of a run of one, which ends with the variant; "" where there is none."""
+    return next((part for part in reversed(run.split("_")) if part in BUNDLES), "")
+
+
+def config_file(run: str) -> str:
+    """The config of a run by its name, with the variant that it ends with: configs/METHOD_DATA.py:VARIANT."""
+    name, data, variant = run.partition(dataset(run))
+    return f"configs/{name}{data}.py{variant.replace('_', ':', 1)}"
 
 
 def all_configs() -> list[str]:
-    """The configs of the two data sets."""
-    return sorted(path.stem for path in Path("configs").glob("*.py") if dataset(path.stem) in BUNDLES)
+    """The configs of these data sets."""
+    return sorted(path.stem for path in Path("configs").glob("*.py") if dataset(path.stem))
 
 
 def few_step_configs() -> list[str]:
-    """Those whose method learns the map off the diagonal from data alone, and the baseline."""
+    """Those whose method learns the map off the diagonal from data alone, for several numbers of steps, with its data
+    set's network, and the baseline."""
     return [name for name in all_configs() if name.startswith(BASELINE) or learns_map_from_data(name)]
 
 
@@ -88,13 +96,15 @@ def comparable(name: str) -> bool:
 def learns_map_from_data(name: str) -> bool:
     """Whether a config's method trains more than v_{t,t}, for more than one step, and no trained model is needed."""
     config = read(name)
-    several = max(config.eval.steps) > 1
+    several = max(config.eval.steps) > 1 and comparable(name)
     return several and not learned_from(config) and not experiment.build(config).method.diagonal_only
 
 
 def read(name: str) -> ConfigDict:
-    """The config of that name."""
-    return importlib.import_module(f"configs.{name}").get_config()
+    """The config of a run by its name."""
+    path, _, variant = config_file(name).partition(":")
+    get_config = importlib.import_module(f"configs.{Path(path).stem}").get_config
+    return get_config(variant) if variant else get_config()
 
 
 def learned_from(config: ConfigDict) -> list[str]:
@@ -112,7 +122,7 @@ def prepare(names: Sequence[str]) -> list[Path]:
         for model in learned_from(config):
             found += [*prepare([model]), Path("runs", model)]
             if not (found[-1] / "report.html").is_file():
-                main_py(f"--config=configs/{model}.py", "--mode=train")
+                main_py(f"--config={config_file(model)}", "--mode=train")
         if "pairs" in config.coupling:
             main_py(*pairs_command(config))
     return list(dict.fromkeys(found))
@@ -126,7 +136,7 @@ def pairs_command(config: ConfigDict) -> list[str]:
     if not read(model).sample.solver:
         sample["solver"] = "heun"
     fields = (f"--config.sample.{name}={value}" for name, value in sample.items())
-    return [f"--config=configs/{model}.py", "--mode=sample", *fields]
+    return [f"--config={config_file(model)}", "--mode=sample", *fields]
 
 
 def main_py(*arguments: str) -> None:
@@ -134,12 +144,13 @@ def main_py(*arguments: str) -> None:
     subprocess.run([sys.executable, "main.py", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def check(name: str) -> None:
-    """Exits where the config is not of these data sets, or has another network or batch than the others."""
-    if dataset(name) not in BUNDLES or not Path(f"configs/{name}.py").is_file():
+def check(name: str, as_configured: bool = False) -> None:
+    """Exits where the config is not of these data sets, or has another network or batch than the others, which it may
+    have where it is trained as it is configured."""
+    if not dataset(name) or not Path(f"configs/{name}.py").is_file():
         sys.exit(f"{name} is not the name of a config of {' or '.join(BUNDLES)}")
-    if not comparable(name):
-        sys.exit(f"{name} has another network or batch size than {BASELINE}_{dataset(name)}")
+    if not as_configured and not comparable(name):
+        sys.exit(f"{name} has another network or batch size than {BASELINE}_{dataset(name)}: give --as-configured")
 
 
 def train(jobs: Sequence[Job], cores: Sequence[str]) -> None:
@@ -219,12 +230,14 @@ def about(cores: Sequence[str]) -> dict[str, Any]:
 
 def conclude(name: str, jobs: Sequence[Job], models: Sequence[Path], cores: Sequence[str]) -> None:
     """Compares the runs of a data set beside what they learned from, writes the results and prints their table."""
-    data, steps, found = dataset(jobs[0].config), jobs[0].steps, [*models, *(job.workdir for job in jobs)]
+    data, found = dataset(jobs[0].config), [*models, *(job.workdir for job in jobs)]
+    steps = {job.config: job.steps for job in jobs}
     lines = compare(found, jobs[0].workdir.parent / f"comparison_{name}")
     rows = [row for workdir in found for row in measurements.read(workdir / "eval" / "measurements.jsonl")]
     first = {**about(cores), "target_seconds": TARGET, "steps": steps, "lines": lines}
     write_whole(Path(f"results/{name}_{data}.jsonl"), "".join(json.dumps(r) + "\n" for r in (first, *rows)))
-    sys.stdout.write(f"{data}, {steps:,} steps\n\n{table(lines)}\n\n")
+    said = ", ".join(f"{number:,}" for number in sorted(set(steps.values())))
+    sys.stdout.write(f"{data}, {said} steps\n\n{table(lines)}\n\n")
 
 
 def main() -> None:
@@ -233,6 +246,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="configs, such as lsd_checker")
     for name, steps in STEPS.items():
         parser.add_argument(f"--steps-{name}", type=int, default=steps, help="steps of training (%(default)s)")
+    parser.add_argument(
+        "--as-configured", action="store_true", help="each config with its own network, batch and steps"
+    )
+    parser.add_argument("--results", help="name of the results (benchmark, or distilled)")
     parser.add_argument("--seeds", default="0,1,2", help="seeds of training (%(default)s)")
     parser.add_argument("--cores", default="0", help="cores, a job on each at a time (%(default)s)")
     parser.add_argument("--distilled", action="store_true", help="the configs that learn from a trained model")
@@ -240,8 +257,8 @@ def main() -> None:
     cores, jobs = given.cores.split(","), []
     names = given.names or (distilled_configs() if given.distilled else few_step_configs())
     for name in names:
-        check(name)
-        steps = getattr(given, f"steps_{dataset(name)}")
+        check(name, given.as_configured)
+        steps = read(name).train.steps if given.as_configured else getattr(given, f"steps_{dataset(name)}")
         run = f"runs/benchmark/{dataset(name)}_{steps}/{name}_seed"
         jobs += [Job(name, int(seed), steps, Path(f"{run}{seed}")) for seed in given.seeds.split(",")]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -253,7 +270,7 @@ def main() -> None:
     for data in dict.fromkeys(map(dataset, names)):
         mine = [job for job in jobs if dataset(job.config) == data]
         beside = [model for model in models if dataset(model.name) == data and model.name not in names]
-        conclude("distilled" if given.distilled else "benchmark", mine, beside, cores)
+        conclude(given.results or ("distilled" if given.distilled else "benchmark"), mine, beside, cores)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,14 @@ def test_another_network_is_refused(monkeypatch):
         benchmark.check("lsd_checker")
     with pytest.raises(SystemExit, match="foo_checker is not the name of a config"):
         benchmark.check("foo_checker")
+    benchmark.check("lsd_checker", as_configured=True)
+
+
+def test_a_run_is_named_after_its_data_set_and_variant():
+    assert benchmark.config_file("edm_rings_residual") == "configs/edm_rings.py:residual"
+    assert benchmark.config_file("mean_flow_digits") == "configs/mean_flow_digits.py"
+    assert benchmark.read("edm_rings_residual").network.residual and not benchmark.read("edm_rings").network.residual
+    assert "--config=configs/edm_rings.py:residual" in benchmark.pairs_command(benchmark.read("dmd_rings"))
 
 
 @pytest.fixture
