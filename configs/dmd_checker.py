@@ -2,7 +2,7 @@
 
 python main.py --config=configs/edm_checker.py:residual --mode=train
 python main.py --config=configs/edm_checker.py:residual --mode=sample \
-    --config.sample.pairs=200000 --config.sample.solver=heun --config.sample.steps="(32,)"
+    --config.sample.pairs=200000 --config.sample.steps="(32,)"
 python main.py --config=configs/dmd_checker.py --mode=train
 """
 

@@ -2,7 +2,7 @@
 
 python main.py --config=configs/edm_digits.py --mode=train
 python main.py --config=configs/edm_digits.py --mode=sample \
-    --config.sample.pairs=50000 --config.sample.solver=heun --config.sample.steps="(32,)"
+    --config.sample.pairs=50000 --config.sample.steps="(32,)"
 python main.py --config=configs/dmd_digits.py --mode=train
 """
 

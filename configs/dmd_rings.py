@@ -2,7 +2,7 @@
 
 python main.py --config=configs/edm_rings.py:residual --mode=train
 python main.py --config=configs/edm_rings.py:residual --mode=sample \
-    --config.sample.pairs=100000 --config.sample.solver=heun --config.sample.steps="(32,)"
+    --config.sample.pairs=100000 --config.sample.steps="(32,)"
 python main.py --config=configs/dmd_rings.py --mode=train
 """
 

@@ -66,13 +66,15 @@ def dataset(run: str) -> str:
 
 def config_file(run: str) -> str:
     """The config of a run by its name, with the variant that it ends with: configs/METHOD_DATA.py:VARIANT."""
-    name, data, variant = run.partition(dataset(run))
-    return f"configs/{name}{data}.py{variant.replace('_', ':', 1)}"
+    if Path(base.__file__).with_name(f"{run}.py").is_file():
+        return f"configs/{run}.py"
+    config, _, variant = run.rpartition("_")
+    return f"configs/{config}.py:{variant}"
 
 
 def all_configs() -> list[str]:
     """The configs of these data sets."""
-    return sorted(path.stem for path in Path("configs").glob("*.py") if dataset(path.stem))
+    return sorted(path.stem for path in Path("configs").glob("*.py") if path.stem.rpartition("_")[2] in BUNDLES)
 
 
 def few_step_configs() -> list[str]:
