@@ -27,8 +27,8 @@ def keys(key: Key[Array, ""], step: Array | int, n: int, first: int = 0) -> Keys
 
 
 def fold(keys: Keys, number: Array | int) -> Keys:
-    """The keys of an independent stream: `number` tells the consumers of one row apart."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+    """The keys of an independent stream: `number`, one for all rows or one a row, tells a row's consumers apart."""
+    return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(number) else None))(keys, number)
 
 
 def normal(keys: Keys, shape: Sequence[int]) -> Float[Array, "b *d"]:

@@ -17,7 +17,7 @@ SIGN = jnp.where(jnp.arange(len(KEYS)) % 2 == 0, 1.0, -1.0)[:, None]
 """The examples 1 and -1 by turns."""
 
 
-def loss(generator, examples, *, label=None, **options):
+def loss(generator, examples, *, label=None, keys=KEYS, **options):
     """Of each row, or set, for G(z, label)."""
     made = methods.load("imle").make(interpolant=PATH, total_steps=10, **options)
 
@@ -25,7 +25,7 @@ def loss(generator, examples, *, label=None, **options):
         return generator(x, *cond.values()) - x
 
     batch = {"x1": examples, "x0": examples} | ({} if label is None else {"label": label})
-    return made.losses["student"](Roles(velocity, velocity), batch, KEYS, jnp.zeros((), jnp.int32)).per_example
+    return made.losses["student"](Roles(velocity, velocity), batch, keys, jnp.zeros((), jnp.int32)).per_example
 
 
 @pytest.mark.parametrize("draws", [1, 2, 4, 8])
@@ -54,6 +54,15 @@ def test_with_one_draw_it_rests_at_the_mean_and_with_many_at_the_points():
 
     np.testing.assert_allclose([slope(0.5, 1), slope(1.0, 1)], [1, 2], atol=0.1)
     np.testing.assert_allclose([slope(0.5, 16), slope(1.0, 16)], [-1, 0], atol=2e-3)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7])
+def test_how_many_draws_are_looked_at_at_once_changes_nothing(at_once):
+    examples = rows.normal(rows.fold(KEYS, 7), (1,))[:64]
+    found, all_ = (
+        loss(jnp.tanh, examples, draws=7, radius=0.01, at_once=number, keys=KEYS[:64]) for number in (at_once, 16)
+    )
+    np.testing.assert_array_equal(found, all_)
 
 
 def test_draws_within_the_radius_are_passed_over_unless_all_are():

@@ -10,8 +10,6 @@ example is). Consecutive rows may be compared as sets, by the two-sided Chamfer 
 Cost: m F to look, 3F to learn.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
@@ -46,17 +44,19 @@ def make(
     interpolant: Interpolant,
     total_steps: int,
     draws: int = 16,
+    at_once: int = 16,
     radius: float = 0.0,
     set_size: int = 1,
 ) -> Method:
-    """draws: m, for each row, or set. radius: nearer draws are passed over, unless all are. set_size: consecutive rows
-    of a set, in which points of a label meet.
+    """draws: m, for each row, or set. at_once: draws in memory while they are looked at. radius: nearer draws are
+    passed over, unless all are. set_size: consecutive rows of a set, in which points of a label meet.
 
     Raises UsageError for no draws, a negative radius, or (with the first batch) sets that do not divide it.
     """
-    if draws < 1 or set_size < 1 or radius < 0:
+    if min(draws, at_once, set_size) < 1 or radius < 0:
         raise UsageError(
-            f"method.draws={draws} and method.set_size={set_size} must be at least 1, method.radius={radius} at least 0"
+            f"method.draws={draws}, method.at_once={at_once} and method.set_size={set_size} must be at least 1, "
+            f"method.radius={radius} at least 0"
         )
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
@@ -70,7 +70,7 @@ def make(
         label = cond.get("label", jnp.zeros(len(examples), jnp.int32)).reshape(-1, set_size)
         same = label[:, :, None] == label[:, None]
 
-        def drawn(number: Array) -> Float[Array, "b *d"]:
+        def drawn(number: Int[Array, ""] | Int[Array, " b"]) -> Float[Array, "b *d"]:
             noise = rows.normal(rows.fold(rows.fold(keys, 0), number), examples.shape[1:])
             return interpolant.source_std * noise.astype(examples.dtype)
 
@@ -78,11 +78,9 @@ def make(
             made = _generator.generated(generator, interpolant, x0, cond, dropout)
             return chamfer(made.reshape(wanted.shape), wanted, same)
 
-        noise = jax.vmap(drawn)(jnp.arange(draws))
-        found = stop_gradient(jax.vmap(partial(distance, roles.target))(noise))
-        chosen = jnp.repeat(nearest(found, radius), set_size)
-        x0 = jax.vmap(lambda of_row, number: of_row[number], (1, 0))(noise, chosen)
-        apart = distance(roles.student, x0)
+        found = jax.lax.map(lambda number: distance(roles.target, drawn(number)), jnp.arange(draws), batch_size=at_once)
+        chosen = jnp.repeat(nearest(stop_gradient(found), radius), set_size)
+        apart = distance(roles.student, drawn(chosen))
         return Loss(apart, {"nearest": jnp.mean(apart)})
 
     return Method({"student": student_loss}, samplers.one_step, gaussian_source=True, diagonal=False, one_end=True)
