@@ -139,7 +139,7 @@ def read(workdir: Path) -> Run:
 def is_own(exp: Experiment, row: Row) -> bool:
     """Whether a measurement is of samples by the run's own sampler, grid, guidance and first average."""
     own = {
-        "sampler": generate.description(experiment.sampler(exp)),
+        "sampler": generate.description(generate.make_sampler(exp)),
         "guidance": exp.config.guidance.scale,
         "guidance_interval": list(exp.config.guidance.interval),
         "ema": evaluate.decays(exp)[0],

@@ -132,7 +132,7 @@ def check_source(exp: Experiment, name: str) -> None:
     """Raises UsageError where a metric of the model needs another source than this run's."""
     needs = getattr(metrics.load(name), "needs", "any source")
     if (needs == "gaussian source" and exp.dataset.source is not None) or (
-        needs == "score" and not experiment.tells_score(exp)
+        needs == "score" and not generate.tells_score(exp)
     ):
         raise UsageError(
             f"metric {name!r} needs a Gaussian source{' alone, independent of the data' if needs == 'score' else ''}, "

@@ -1,6 +1,6 @@
 """From a config to the parts of a run: with models.py the one place, beside the modes, that reads a config."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +8,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
-from jax import lax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,14 +17,11 @@ from flowmaps import (
     data,
     ema,
     frozen,
-    lookup,
     models,
     networks,
     optimizers,
-    predictions,
-    samplers,
+    role_networks,
     sharding,
-    solvers,
     state,
     trained,
 )
@@ -39,7 +34,7 @@ from flowmaps.guidance import ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
-from flowmaps.types import Array, Cond, LastLayer, Method, Params, Roles, Sampler, Velocity, stage_ends
+from flowmaps.types import Array, Method, Params, Roles, Velocity, stage_ends
 
 
 class Experiment(NamedTuple):
@@ -111,7 +106,7 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
         coupling=couplings.make(config.coupling.name, **models.options(config.coupling)),
         teachers=teachers,
         readings=readings,
-        networks=make_networks(config, method, made, readings, dataset),
+        networks=role_networks.make(config, method, made, readings, dataset),
         optimizers={player: make_optimizer(config, method, player) for player in method.losses},
         dataset=dataset,
         pairs=load_pairs(config, dataset) if training and "pairs" in config.coupling else None,
@@ -140,65 +135,6 @@ def load_pairs(config: ConfigDict, dataset: data.Dataset) -> data.Pairs:
     names = ("data.name", "data.source", "coupling.scale", *(("interpolant",) if pairs.points > 1 else ()))
     trained.check_same(trained.restored(pairs.origin["config"]), config, names, "coupling.pairs")
     return pairs
-
-
-def make_networks(
-    config: ConfigDict,
-    method: Method,
-    made: Mapping[str, models.Model],
-    readings: Mapping[str, models.Reading],
-    dataset: data.Dataset,
-) -> dict[str, nn.Module]:
-    """The network of every role: those of the models, and those that the method owns, which take examples or what
-    another role makes of one."""
-    own = [role for role in method.owners if role not in made]
-    missing = [role for role in own if not config.players.get(role, {}).get("network", {}).get("name")]
-    if missing:
-        raise UsageError(
-            f"method {config.method.name!r} needs a network for its role {missing[0]!r}, and the config gives none: "
-            f"set config.players.{missing[0]}.network.name"
-        )
-
-    found = {role: make_network(model, dataset) for role, model in made.items()}
-    for role in sorted(own, key=lambda role: role in method.reads):
-        section, shape = config.players[role].network, dataset.shape
-        if role in method.reads:
-            shape = map_shapes(method.reads[role], found, readings, dataset.shape)
-        given = {"shape": shape, "num_classes": dataset.num_classes}
-        found[role] = networks.make(section.name, **given, **models.options(section))
-    return found
-
-
-def map_shapes(
-    source: str, found: Mapping[str, nn.Module], readings: Mapping[str, models.Reading], shape: tuple[int, ...]
-) -> tuple[tuple[int, ...], ...]:
-    """The shapes of what a network is given that reads "samples", "features" or "inside_ROLE", without the row's."""
-    if source == "samples":
-        return (shape,)
-
-    def maps(x: Array, t: Array) -> tuple[Array, ...]:
-        role = source.removeprefix("inside_")
-        params = networks.init(found[role], jax.random.key(0))
-        if source == role:
-            return networks.bind(found[role], params).heads(x)
-        return inside(found[role], readings[role], params)(x, t, {})
-
-    float32 = np.float32
-    shown = jax.eval_shape(maps, jax.ShapeDtypeStruct((2, *shape), float32), jax.ShapeDtypeStruct((2,), float32))
-    if not shown:
-        raise UsageError(
-            f"a critic sees the inside of {source.removeprefix('inside_')!r}, and its network shows none: let its file "
-            "call self.sow('inside', NAME, LAYER)"
-        )
-    return tuple(one.shape[1:] for one in shown)
-
-
-def make_network(model: models.Model, dataset: data.Dataset) -> nn.Module:
-    """The network of a model, with as many outputs as are read and guidance where it has learned it."""
-    section, learned = model.config.network, model.method.guidance is not None
-    given = {"shape": dataset.shape, "num_classes": dataset.num_classes}
-    outputs = model.method.heads * predictions.outputs(model.config.prediction.name)
-    return networks.make(section.name, **given, outputs=outputs, guided=learned, **models.options(section))
 
 
 def make_optimizer(config: ConfigDict, method: Method, player: str) -> Optimizer:
@@ -297,56 +233,20 @@ def abstract_batch(exp: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
 
 def binds(exp: Experiment) -> dict[str, step_.Bind]:
     """Role -> (parameters -> the role's callable)."""
-    return {role: partial(bind, exp, role) for role in exp.networks}
-
-
-def bind(exp: Experiment, role: str, params: Params) -> Callable:
-    """The role's network with its parameters, its output read as its prediction says."""
-    network = networks.bind(exp.networks[role], params)
-    return exp.readings[role](network) if role in exp.readings else network
+    return {
+        role: partial(role_networks.bind, network, exp.readings.get(role)) for role, network in exp.networks.items()
+    }
 
 
 def views(exp: Experiment) -> dict[str, step_.View]:
-    """The extra roles that are made of other roles' parameters: "last_layer", of the student where its network's file
-    knows it, and "inside_ROLE", of each velocity."""
-    parts = networks.load(exp.config.network.name)
-    seen = {
-        f"inside_{role}": step_.View(role, partial(inside, exp.networks[role], read))
-        for role, read in exp.readings.items()
-    }
-    if hasattr(parts, "last_kernel"):
-        seen["last_layer"] = step_.View("student", partial(last_layer, exp, parts.last_kernel))
-    return seen
-
-
-def inside(
-    network: nn.Module, read: models.Reading, params: Params
-) -> Callable[[Array, Array, Cond], tuple[Array, ...]]:
-    """(x, t, cond) -> what a network makes of x_t on its way to the velocity that is read of it, from the first layer
-    on."""
-
-    def maps(x: Array, t: Array, cond: Cond) -> tuple[Array, ...]:
-        shown: list[Array] = []
-        read(networks.bind(network, params, shown))(x, t, t, cond)
-        return tuple(shown)
-
-    return maps
-
-
-def last_layer(exp: Experiment, last_kernel: Callable[[Params], tuple[str, ...]], params: Params) -> LastLayer:
-    """The student as a function of its last kernel."""
-    flat, path = traverse_util.flatten_dict(lax.stop_gradient(params)), last_kernel(params)
-
-    def with_kernel(kernel: Array) -> Velocity:
-        return bind(exp, "student", traverse_util.unflatten_dict({**flat, path: kernel}))
-
-    return LastLayer(flat[path], with_kernel)
+    """The extra roles that are made of other roles' parameters."""
+    return role_networks.views(exp.config.network.name, exp.networks, exp.readings)
 
 
 def student(exp: Experiment, params: Params) -> Velocity:
     """The student with the given parameters, without dropout, guided as config.guidance says: by its own input where
     it has one, otherwise classifier-free."""
-    velocity = bind(exp, "student", params)
+    velocity = binds(exp)["student"](params)
     if exp.config.guidance.scale == 1:
         return velocity
     guided = ClassifierFree if exp.method.guidance is None else Conditioned
@@ -357,55 +257,6 @@ def roles_for_sampling(exp: Experiment, params: Params) -> Roles:
     """The roles that a sampler may use, for the student's parameters `params`."""
     velocity = student(exp, params)
     return Roles(student=velocity, target=velocity)
-
-
-def sampler(exp: Experiment, name: str = "default") -> Sampler:
-    """A sampler or solver by name; "default" is config.sample.sampler, and where that is "default" too the solver of
-    config.sample.solver on the diagonal, or without one the method's own sampler."""
-    values = exp.config.sample
-    chosen = values.sampler if name == "default" else name
-    if chosen == "default":
-        if not values.solver:
-            return own_sampler(exp)
-        chosen = "diagonal"
-    if exp.method.one_end and chosen in ("composed", "gamma"):
-        raise UsageError(
-            f"sampler {chosen!r} asks for maps between all times, and method {exp.config.method.name!r} trains those "
-            "to the end alone: sample by one_step or renoising"
-        )
-    solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
-    if chosen == "renoising" and samplers.draws(exp.method.sampler):
-        return own_sampler(exp)
-    if not tells_score(exp) and adds_noise(exp, chosen, solver):
-        raise UsageError(
-            f"{chosen if chosen != 'diagonal' else solver} needs the score, which the velocity tells for a Gaussian "
-            "source independent of the data alone: sample without noise, or a stochastic interpolant by euler_maruyama "
-            "without guidance"
-        )
-    return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
-
-
-def own_sampler(exp: Experiment) -> Sampler:
-    """The method's. Raises UsageError where it adds noise and samples start from other data."""
-    if exp.dataset.source is not None and samplers.draws(exp.method.sampler):
-        raise UsageError(
-            f"method {exp.config.method.name!r} samples by adding noise, and these samples start from data.source: set "
-            "sample.sampler to 'one_step'"
-        )
-    return exp.method.sampler
-
-
-def tells_score(exp: Experiment) -> bool:
-    """Whether the score is the velocity's conversion: of a Gaussian source alone, without a latent beside it."""
-    return checks.gaussian_source(exp.config, exp.dataset) and exp.method.model is None
-
-
-def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:
-    """Whether a sampler, or the solver that it uses, adds noise for which it needs the velocity to tell the score."""
-    if chosen not in ("diagonal", solver):
-        return samplers.adds_noise(chosen, exp.config.sample.gamma)
-    readable = exp.method.model is not None and exp.config.guidance.scale == 1
-    return solvers.needs_gaussian_source(solver, learned_noise=readable)
 
 
 def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
@@ -428,7 +279,7 @@ def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
         raise UsageError(
             f"init_from={str(workdir)!r} is of another kind: its network reads guidance, this one does not"
         )
-    network = make_network(models.Model(config, method, exp.interpolant), exp.dataset)
+    network = role_networks.velocity(models.Model(config, method, exp.interpolant), exp.dataset)
     donor = abstract_state(exp._replace(networks={**exp.networks, "student": network})).params["student"]
     params, name = trained.averaged_student(workdir, config, donor), config.network.name
     if method.diagonal_only:

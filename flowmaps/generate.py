@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Int
 
-from flowmaps import data, experiment, rows, sharding, solvers
+from flowmaps import checks, data, experiment, lookup, rows, samplers, sharding, solvers
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.solvers import grids
@@ -97,6 +97,55 @@ def labels(exp: Experiment, num_samples: int) -> Int[np.ndarray, " n"] | None:
     return np.arange(num_samples, dtype=np.int32) % classes if classes else None
 
 
+def make_sampler(exp: Experiment, name: str = "default") -> Sampler:
+    """A sampler or solver by name; "default" is config.sample.sampler, and where that is "default" too the solver of
+    config.sample.solver on the diagonal, or without one the method's own sampler."""
+    values = exp.config.sample
+    chosen = values.sampler if name == "default" else name
+    if chosen == "default":
+        if not values.solver:
+            return own_sampler(exp)
+        chosen = "diagonal"
+    if exp.method.one_end and chosen in ("composed", "gamma"):
+        raise UsageError(
+            f"sampler {chosen!r} asks for maps between all times, and method {exp.config.method.name!r} trains those "
+            "to the end alone: sample by one_step or renoising"
+        )
+    solver = chosen if lookup.parse_call("sampler", chosen)[0] in solvers.names() else values.solver or "euler"
+    if chosen == "renoising" and samplers.draws(exp.method.sampler):
+        return own_sampler(exp)
+    if not tells_score(exp) and adds_noise(exp, chosen, solver):
+        raise UsageError(
+            f"{chosen if chosen != 'diagonal' else solver} needs the score, which the velocity tells for a Gaussian "
+            "source independent of the data alone: sample without noise, or a stochastic interpolant by euler_maruyama "
+            "without guidance"
+        )
+    return samplers.make(chosen, interpolant=exp.interpolant, solver=solver, gamma=values.gamma)
+
+
+def own_sampler(exp: Experiment) -> Sampler:
+    """The method's. Raises UsageError where it adds noise and samples start from other data."""
+    if exp.dataset.source is not None and samplers.draws(exp.method.sampler):
+        raise UsageError(
+            f"method {exp.config.method.name!r} samples by adding noise, and these samples start from data.source: set "
+            "sample.sampler to 'one_step'"
+        )
+    return exp.method.sampler
+
+
+def tells_score(exp: Experiment) -> bool:
+    """Whether the score is the velocity's conversion: of a Gaussian source alone, without a latent beside it."""
+    return checks.gaussian_source(exp.config, exp.dataset) and exp.method.model is None
+
+
+def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:
+    """Whether a sampler, or the solver that it uses, adds noise for which it needs the velocity to tell the score."""
+    if chosen not in ("diagonal", solver):
+        return samplers.adds_noise(chosen, exp.config.sample.gamma)
+    readable = exp.method.model is not None and exp.config.guidance.scale == 1
+    return solvers.needs_gaussian_source(solver, learned_noise=readable)
+
+
 def program(exp: Experiment, *, sampler: str = "default", batch_size: int, edit: Edit | None = None) -> Program:
     """The generation of `batch_size` consecutive samples (rounded up to a multiple of the devices), from the source or
     from what is edited.
@@ -105,7 +154,7 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int, edit:
     """
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} samples: it holds at least 1")
-    sample = experiment.sampler(exp, sampler)
+    sample = make_sampler(exp, sampler)
     batch_size = -(-batch_size // exp.mesh.size) * exp.mesh.size
 
     @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
@@ -166,7 +215,7 @@ def trajectories(
 ) -> Iterator[tuple[int, Float[np.ndarray, "_ n *d"]]]:
     """For each step count and the student's parameters for it, the states of the first samples at all times of the
     grid, by the run's own sampler."""
-    sample, indices = experiment.sampler(exp), np.arange(num_samples)
+    sample, indices = make_sampler(exp), np.arange(num_samples)
 
     @partial(jax.jit, static_argnames="grid", out_shardings=sharding.replicated(exp.mesh))
     def states(params: Params, x0: Array | None, grid: tuple[float, ...]) -> Array:

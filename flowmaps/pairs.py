@@ -20,7 +20,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from flowmaps import evaluate, experiment, generate, pair_files, rows, samplers, sharding, solvers
+from flowmaps import evaluate, generate, pair_files, rows, samplers, sharding, solvers
 from flowmaps import workdir as runs
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
@@ -66,7 +66,7 @@ def run(exp: Experiment, workdir: Path) -> Path:
 def check(exp: Experiment, steps: int) -> None:
     """Raises UsageError where no such pairs can be made."""
     chosen, path = exp.config.sample, exp.interpolant
-    sampler, grid = experiment.sampler(exp), generate.time_grid(exp, steps)
+    sampler, grid = generate.make_sampler(exp), generate.time_grid(exp, steps)
     if chosen.start is not None or chosen.interpolations or exp.dataset.source is not None:
         raise UsageError("sample.pairs are of noise: leave out sample.start, sample.interpolations and data.source")
     if samplers.draws(sampler):
@@ -92,7 +92,7 @@ def origin(exp: Experiment, steps: int) -> dict[str, Any]:
         "shard": pair_files.SIZE,
         "points": chosen.points,
         "seed": chosen.seed,
-        "sampler": generate.description(experiment.sampler(exp)),
+        "sampler": generate.description(generate.make_sampler(exp)),
         "grid": [float(t) for t in generate.time_grid(exp, steps)],
         "guidance": exp.config.guidance.scale,
         "guidance_interval": list(exp.config.guidance.interval),
@@ -134,7 +134,7 @@ def pair_keys(seed: int, indices: Array | np.ndarray) -> Keys:
 
 def batches(exp: Experiment, params: Params, steps: int) -> Batch:
     """The compiled generation of pairs, at most a shard at a time (rounded up to a multiple of the devices)."""
-    chosen, sample, grid = exp.config.sample, experiment.sampler(exp), generate.time_grid(exp, steps)
+    chosen, sample, grid = exp.config.sample, generate.make_sampler(exp), generate.time_grid(exp, steps)
     size = -(-min(exp.config.eval.batch_size, chosen.pairs, pair_files.SIZE) // exp.mesh.size) * exp.mesh.size
     kept = np.linspace(0, steps, chosen.points + 1).astype(int)[1:]
 

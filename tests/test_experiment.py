@@ -26,7 +26,7 @@ from flowmaps import train_step as step_
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import UsageError
 from flowmaps.guidance import with_guidance
-from flowmaps.types import NULL_LABEL, Roles
+from flowmaps.types import NULL_LABEL
 
 PARTS = {
     "mlp": {"width": 64, "depth": 2},
@@ -270,26 +270,6 @@ def test_guidance_needs_a_network_that_was_trained_without_labels_too():
         experiment.build(config)
 
 
-def test_sampler_is_the_methods_the_configs_or_the_asked_one():
-    """Evaluations of a student for four steps: one_step 1, composed 4, Heun on the diagonal 8."""
-    config = small()
-    exp = experiment.build(config)
-    roles = experiment.roles_for_sampling(exp, experiment.init(exp).params["student"])
-    assert isinstance(roles, Roles)
-    keys = jax.random.split(jax.random.key(0), 4)
-
-    def nfe(name="default"):
-        sampler = experiment.sampler(exp, name)
-        return int(sampler(roles, jnp.zeros((4, 2)), np.linspace(0, 1, 5), keys, {}).nfe)
-
-    assert experiment.sampler(exp) is exp.method.sampler
-    assert (nfe(), nfe("one_step")) == (4, 1)
-    config.sample.update({"sampler": "diagonal", "solver": "heun"})
-    assert (nfe(), nfe("one_step"), nfe("composed")) == (8, 1, 4)
-    with pytest.raises(UsageError, match="unknown sampler 'onestep': did you mean 'one_step'"):
-        experiment.sampler(exp, "onestep")
-
-
 def finished_run(path, method_options=(), **changes):
     """A workdir with one checkpoint whose averages differ from its parameters."""
     config = small(**changes)
@@ -311,19 +291,6 @@ def test_a_run_is_read_with_the_values_that_it_was_trained_with(tmp_path):
     read = trained.read(tmp_path, "teacher.workdir")
     assert read.to_dict() == config.to_dict()
     assert experiment.build(read).method.sampler
-
-
-def test_a_start_without_the_score_is_refused_to_solvers_that_need_it():
-    """A paired source is no longer Gaussian given x_t's noise, so SDEs would sample another law."""
-    config = small(method="flow_matching")
-    config.coupling = base.part(base.couplings, "optimal_transport")
-    exp = experiment.build(config)
-    for name in ("euler_maruyama", "ddim(eta=0.5)", "ancestral"):
-        with pytest.raises(UsageError, match="needs the score"):
-            experiment.sampler(exp, name)
-    experiment.sampler(exp, "ddim")
-    config.coupling = base.part(base.couplings, "independent")
-    experiment.sampler(experiment.build(config), "euler_maruyama")
 
 
 @pytest.mark.parametrize("network", EACH)
@@ -404,12 +371,7 @@ def test_guidance_that_a_network_has_not_learned_is_refused(changes, message):
     experiment.build(guided("improved_mean_flow", interval=(0.2, 0.7)))
 
 
-def test_maps_to_the_end_alone_are_not_composed():
-    """Nor read by a network that knows one end where the method trains others."""
-    exp = experiment.build(small("consistency"))
-    for name in ("composed", "gamma"):
-        with pytest.raises(UsageError, match=f"sampler '{name}' asks for maps between all times"):
-            experiment.sampler(exp, name)
+def test_a_network_that_knows_one_end_reads_no_other_maps():
     config = small("lsd")
     config.prediction = base.part(base.predictions, "two_clocks")
     with pytest.raises(UsageError, match="prediction 'two_clocks' asks for the map to the path's end alone"):

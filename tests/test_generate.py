@@ -134,3 +134,43 @@ def test_a_chain_has_no_more_steps_than_it_was_trained_on():
     np.testing.assert_allclose(generate.time_grid(exp, 10), np.arange(11) / 10)
     with pytest.raises(UsageError, match=r"11 steps along a chain of interpolant\.num_steps=10: take at most as many"):
         generate.time_grid(exp, 11)
+
+
+def test_sampler_is_the_methods_the_configs_or_the_asked_one():
+    """Evaluations of a student for four steps: one_step 1, composed 4, Heun on the diagonal 8."""
+    config = small_runs.plane()
+    exp = experiment.build(config)
+    roles = experiment.roles_for_sampling(exp, experiment.init(exp).params["student"])
+    assert isinstance(roles, Roles)
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def nfe(name="default"):
+        sampler = generate.make_sampler(exp, name)
+        return int(sampler(roles, jnp.zeros((4, 2)), np.linspace(0, 1, 5), keys, {}).nfe)
+
+    assert generate.make_sampler(exp) is exp.method.sampler
+    assert (nfe(), nfe("one_step")) == (4, 1)
+    config.sample.update({"sampler": "diagonal", "solver": "heun"})
+    assert (nfe(), nfe("one_step"), nfe("composed")) == (8, 1, 4)
+    with pytest.raises(UsageError, match="unknown sampler 'onestep': did you mean 'one_step'"):
+        generate.make_sampler(exp, "onestep")
+
+
+def test_a_start_without_the_score_is_refused_to_solvers_that_need_it():
+    """A paired source is no longer Gaussian given x_t's noise, so SDEs would sample another law."""
+    config = small_runs.plane("flow_matching")
+    config.coupling = base.part(base.couplings, "optimal_transport")
+    exp = experiment.build(config)
+    for name in ("euler_maruyama", "ddim(eta=0.5)", "ancestral"):
+        with pytest.raises(UsageError, match="needs the score"):
+            generate.make_sampler(exp, name)
+    generate.make_sampler(exp, "ddim")
+    config.coupling = base.part(base.couplings, "independent")
+    generate.make_sampler(experiment.build(config), "euler_maruyama")
+
+
+def test_maps_to_the_end_alone_are_not_composed():
+    exp = experiment.build(small_runs.plane("consistency"))
+    for name in ("composed", "gamma"):
+        with pytest.raises(UsageError, match=f"sampler '{name}' asks for maps between all times"):
+            generate.make_sampler(exp, name)

@@ -170,7 +170,7 @@ def test_a_run_trains_on_pairs_and_is_evaluated_against_the_data(teacher, make):
     np.testing.assert_allclose(metrics["flow"], drawn, rtol=1e-5)
     assert exp.dataset.fingerprint == teacher[0].dataset.fingerprint != exp.fingerprint
     assert experiment.build(student("nowhere"), training=False).pairs is None
-    assert not experiment.tells_score(exp)
+    assert not generate.tells_score(exp)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_a_student_of_trajectories_is_renoised_by_default_and_by_name(make):
     config = student(make(sample__points=2))
     config.method = small_runs.base.part(small_runs.base.methods, "knowledge_distillation", points=2)
     exp = experiment.build(config)
-    assert experiment.sampler(exp, "renoising") == experiment.sampler(exp) == exp.method.sampler
+    assert generate.make_sampler(exp, "renoising") == generate.make_sampler(exp) == exp.method.sampler
     with pytest.raises(UsageError, match="needs the score"):
-        experiment.sampler(exp, "ancestral")
+        generate.make_sampler(exp, "ancestral")
 
 
 def test_pairs_of_other_data_are_refused(make):
