@@ -4,7 +4,7 @@
 
 The same command again goes on where a run was interrupted. Any field is set by --config.FIELD=VALUE. Logs and progress
 go to standard error; standard output ends with one JSON line. Exit codes: 0 done, or terminated and saved; 1 a wrong
-value; 2 data or a checkpoint missing; 3 training not finite; 130 interrupted.
+value; 2 data or a checkpoint missing; 3 training not finite; 4 another process failed; 130 interrupted.
 """
 
 import json
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -25,15 +24,13 @@ flags.DEFINE_string("workdir", None, "Folder of the run, by default runs/CONFIG[
 flags.DEFINE_string("output", "runs/comparison", "Folder of what --mode=compare writes.")
 flags.DEFINE_bool("overwrite", False, "Remove the run of another config from the workdir.")
 flags.DEFINE_bool("distributed", None, "Join the other processes of a cluster; by default where one is detected.")
+flags.DEFINE_float("distributed_timeout", processes.PATIENCE, "Seconds to wait for the other processes.")
 
 
 def main(arguments: Sequence[str]) -> None:
     with command_line.one_line_errors():
         command_line.check_usage(FLAGS, arguments)
-        command_line.quiet_libraries()
-        if FLAGS.config is not None and FLAGS.config.compilation_cache:
-            jax.config.update("jax_compilation_cache_dir", FLAGS.config.compilation_cache)
-        processes.start(FLAGS.distributed)
+        command_line.begin(FLAGS)
         result = run(FLAGS.mode, FLAGS.workdir or default_workdir(FLAGS["config"].config_filename))
         sys.stdout.write(json.dumps(result) + "\n")
 

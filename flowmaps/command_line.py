@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import ERROR, WARNING, LogRecord
@@ -13,26 +14,42 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from flowmaps import lookup
+from flowmaps import lookup, processes
 from flowmaps import workdir as runs
 from flowmaps.errors import MissingError, NonFiniteError, UsageError
+
+DEVICES = "/dev"
+"""Where a machine lists its GPUs: those of a container's host that it may not use are not there."""
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Prints an error of flowmaps.errors on standard error, without a traceback, and exits with its code; so Ctrl-C,
-    with the code of shells, 130."""
+    with the code of shells, 130, and of several processes one whose computation with the others failed."""
     try:
         yield
     except (UsageError, MissingError, NonFiniteError) as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(error.exit_code)
+        processes.leave(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on from the last checkpoint\n")
-        sys.exit(128 + signal.SIGINT)
+        processes.leave(128 + signal.SIGINT)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            cause = str(error).splitlines()[0].rpartition("computation: ")[2]
+            sys.stderr.write(
+                f"process {jax.process_index()}: a computation of all processes failed ({cause}): where another one "
+                "ended, its log says why; the same command goes on from the last checkpoint\n"
+            )
+        else:
+            traceback.print_exc()
+        processes.leave(processes.FAILED)
 
 
 def check_usage(given: flags.FlagValues, arguments: Sequence[str]) -> None:
@@ -44,6 +61,26 @@ def check_usage(given: flags.FlagValues, arguments: Sequence[str]) -> None:
             )
     elif given.config is None or arguments[1:]:
         raise UsageError("usage: python main.py --config=configs/NAME.py [--mode=...] [--workdir=...]")
+
+
+def begin(given: flags.FlagValues) -> None:
+    """What comes before anything computes. Raises UsageError where there are others to join and no cluster, or a GPU
+    that jax does not see."""
+    quiet_libraries()
+    if given.config is not None and given.config.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", given.config.compilation_cache)
+    processes.start(given.distributed, given.distributed_timeout)
+    check_platform()
+
+
+def check_platform() -> None:
+    """Raises UsageError where jax would compute on the CPU beside an NVIDIA GPU and nobody has asked for it."""
+    unasked = jax.default_backend() == "cpu" and not jax.config.jax_platforms
+    if unasked and (devices := sorted(Path(DEVICES).glob("nvidia[0-9]*"))):
+        raise UsageError(
+            f"there is an NVIDIA GPU ({devices[0]}) that this jax does not see: pip install 'jax[cuda13]', or say "
+            "JAX_PLATFORMS=cpu before the command to compute on the CPU"
+        )
 
 
 def check_trained(workdir: str | Path, arguments: Sequence[str]) -> None:

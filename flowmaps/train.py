@@ -252,8 +252,6 @@ def log_devices(exp: Experiment) -> None:
         *(device.platform, exp.mesh.size, device.device_kind, hosts),
         *(batch_size, hosts, devices, batch_size // exp.mesh.size),
     )
-    if device.platform == "cpu" and Path("/proc/driver/nvidia/version").exists():
-        logging.warning("an NVIDIA GPU is here but jax does not see it: pip install 'jax[cuda13]'")
 
 
 def log_first_step(step: int, measured: Metrics, progress: Progress) -> None:

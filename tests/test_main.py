@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import launcher
 import pytest
 from launcher import ROOT
@@ -66,7 +67,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, arguments, code, parts):
     run = launcher.start(*arguments, f"--workdir={tmp_path / 'run'}", log=tmp_path / "log")
     assert run.wait() == code
-    said = [line for line in run.err.read_text().splitlines() if not re.search("platform cpu|waiting for", line)]
+    said = [line for line in run.err.read_text().splitlines() if not re.search("platform cpu|waiting up to", line)]
     assert len(said) == 1, said
     for part in parts:
         assert part.lower() in said[0].lower()
@@ -121,6 +122,23 @@ def test_ctrl_c_outside_of_training_is_one_line(capsys):
         raise KeyboardInterrupt
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted: the same command goes on from the last checkpoint\n"
+
+
+def test_a_gpu_that_jax_does_not_see_is_not_passed_over(tmp_path, monkeypatch):
+    """Unless the CPU was asked for."""
+    monkeypatch.setattr(command_line, "DEVICES", tmp_path)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    asked = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", None)
+        command_line.check_platform()
+        (tmp_path / "nvidia0").touch()
+        with pytest.raises(UsageError, match=r"that this jax does not see: pip install 'jax\[cuda13\]', or say JAX_PL"):
+            command_line.check_platform()
+        jax.config.update("jax_platforms", "cpu")
+        command_line.check_platform()
+    finally:
+        jax.config.update("jax_platforms", asked)
 
 
 def test_training_that_stays_not_finite_exits_with_its_own_code(tmp_path):

@@ -8,9 +8,14 @@ from flowmaps import processes
 
 @pytest.fixture
 def joined(monkeypatch):
-    """The calls of jax.distributed.initialize."""
+    """The calls of jax.distributed.initialize, without its time, which is longer than ours."""
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: calls.append(given))
+
+    def initialize(*, initialization_timeout, **given):
+        assert initialization_timeout > processes.PATIENCE
+        calls.append(given)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for name in (*processes.NEEDED, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     return calls

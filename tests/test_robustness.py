@@ -1,53 +1,25 @@
-"""What happens to a run from outside, in processes of its own: kill -9 at any moment, SIGTERM, several processes."""
+"""What happens to a run from outside, in processes of its own: kill -9 at any moment, SIGTERM, Ctrl-C."""
 
 import json
 import os
 import random
-import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
-import jax
 import launcher
 import numpy as np
 import pytest
 import tiny
-from ml_collections import ConfigDict
+from traces import assert_same, finished, reached, saved
 
 from flowmaps import data, experiment, generate, pairs
-from flowmaps.checkpoints import Checkpoints
 
 CONFIG = f"--config={launcher.TINY}"
 
 
-def finished(workdir: Path) -> list[int]:
-    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
-
-
 def unfinished(workdir: Path) -> list[str]:
     return [p.name for p in (workdir / "checkpoints").glob("*tmp*")]
-
-
-def saved(workdir: Path, step: int | None = None, config: ConfigDict | None = None) -> tuple[int, object, dict]:
-    """Step, state and the loader's position of a checkpoint, verified against its checksums."""
-    config = tiny.get_config() if config is None else config
-    config.mesh.data = 1
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        step, state, data, _ = checkpoints.restore(experiment.abstract_state(experiment.build(config)), step)
-    return step, jax.device_get(state), data
-
-
-def assert_same(a, b, **tolerance) -> None:
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **{"rtol": 0, **tolerance}), a, b)
-
-
-def reached(workdir: Path) -> int:
-    """The last step that a run wrote down."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines() if (workdir / "metrics.jsonl").exists() else []
-    return max((int(line.split(",")[0].removeprefix('{"step": ')) for line in lines if line.endswith("}")), default=0)
 
 
 @pytest.mark.long
@@ -128,57 +100,6 @@ def test_ctrl_c_saves_and_exits_cleanly_however_often_it_is_pressed(tmp_path, pr
     assert said.splitlines()[-1].endswith(f"told to end: saved at step {step}, from which the same command goes on")
 
 
-def start_two(*arguments: str, log: Path, second: tuple[str, ...] = ()) -> list[launcher.Run]:
-    """Two processes of one run, joined by gloo; `second`: what only the second is told."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    return [
-        launcher.start(*told, log=Path(f"{log}{i}"), environment={**shared, "JAX_PROCESS_ID": str(i)})
-        for i, told in enumerate((arguments, (*arguments, *second)))
-    ]
-
-
-def test_two_processes_train_as_one_and_one_goes_on_for_two(tmp_path):
-    """To rounding: the sum over devices has another order than within one."""
-    arguments = (CONFIG, "--config.eval.metrics=()", "--config.train.checkpoint_every=5")
-    one, two = f"--workdir={tmp_path / 'one'}", f"--workdir={tmp_path / 'two'}"
-    runs = start_two(*arguments, two, "--config.train.steps=10", log=tmp_path / "log")
-    assert [run.wait() for run in runs] == [0, 0]
-    assert [run.result()["step"] for run in runs] == [10, 10]
-    said = runs[0].err.read_text()
-    assert "platform cpu, 2 devices of kind cpu, 2 processes; global batch 8 = 2 hosts x 1 devices x 4" in said
-    assert "step 10 of 10" in said and "step 10 of 10" not in runs[1].err.read_text()
-    assert reached(tmp_path / "two") == 10
-    assert (
-        launcher.start(*arguments, one, "--config.train.steps=20", "--config.train.keep=9", log=tmp_path / "log").wait()
-        == 0
-    )
-    assert_same(saved(tmp_path / "two", 10), saved(tmp_path / "one", 10), rtol=1e-5, atol=1e-7)
-    assert launcher.start(*arguments, two, "--config.train.steps=20", log=tmp_path / "log").wait() == 0
-    assert_same(saved(tmp_path / "two", 20), saved(tmp_path / "one", 20), rtol=1e-5, atol=1e-7)
-
-
-def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
-    arguments = (CONFIG, f"--workdir={tmp_path / 'run'}", "--config.train.steps=1000000")
-    runs = start_two(*arguments, "--config.train.checkpoint_every=1000000", log=tmp_path / "log")
-    launcher.wait_for(lambda: reached(tmp_path / "run") > 5, runs[0])
-    os.kill(runs[1].process.pid, signal.SIGTERM)
-    assert [run.wait() for run in runs] == [0, 0]
-    first, second = (run.result() for run in runs)
-    assert first == second and first["terminated"]
-    assert finished(tmp_path / "run") == [first["step"]]
-
-
-def test_two_processes_with_different_configs_refuse_to_start(tmp_path):
-    runs = start_two(CONFIG, f"--workdir={tmp_path / 'run'}", log=tmp_path / "log", second=("--config.seed=1",))
-    for run in runs:
-        assert run.wait() == 1
-        assert "the processes have different configs or data" in run.err.read_text()
-    assert not (tmp_path / "run").exists()
-
-
 def staged(directory: Path) -> tuple[str, ...]:
     """The arguments of a run in stages of 20, 20 and 40 steps, from 8 steps to 1, from a model of its kind."""
     start = launcher.start(
@@ -232,17 +153,3 @@ def test_kill_9_while_pairs_are_made_loses_and_doubles_none(tmp_path):
     found = data.pairs(str(folder), exp.dataset).batch(np.arange(40_000))
     noise = generate.noise(exp, pairs.pair_keys(0, np.arange(40_000)))
     np.testing.assert_allclose(found["x0"], noise, rtol=1e-6)
-
-
-def test_two_processes_make_the_pairs_of_one(tmp_path):
-    """By turns, from what the first of them finds missing."""
-    run = launcher.start(CONFIG, "--config.eval.metrics=()", f"--workdir={tmp_path / 'one'}", log=tmp_path / "log")
-    assert run.wait() == 0
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    make = (CONFIG, "--mode=sample", "--config.sample.pairs=20000")
-    assert launcher.start(*make, f"--workdir={tmp_path / 'one'}", log=tmp_path / "log").wait() == 0
-    runs = start_two(*make, f"--workdir={tmp_path / 'two'}", log=tmp_path / "log")
-    assert [run.wait() for run in runs] == [0, 0]
-    dataset = experiment.build(tiny.get_config(), training=False).dataset
-    one, two = (data.pairs(str(tmp_path / name / "pairs"), dataset).batch(np.arange(20_000)) for name in ("one", "two"))
-    assert_same(one, two, rtol=1e-5, atol=1e-6)
