@@ -27,13 +27,13 @@ def constant_student(guided):
     return velocity
 
 
-def loss(name, student, label, **options):
+def loss(name, student, label, step=0, **options):
     """Guidance asks for rows without labels; here a share of them that no batch meets."""
     given = {"interpolant": interpolants.linear(), "total_steps": 10, "label_dropout": 1e-12}
     method = methods.load(name).make(**{**given, **options})
     batch = {"x0": jnp.zeros((BATCH, 2)), "x1": jnp.asarray(SPEEDS)[label], "label": label}
     keys = rows.keys(jax.random.key(0), 0, BATCH)
-    return method.losses["student"](Roles(student, student), batch, keys, jnp.zeros((), jnp.int32))
+    return method.losses["student"](Roles(student, student), batch, keys, jnp.asarray(step, jnp.int32))
 
 
 @pytest.mark.parametrize("tangent", ["conditional", "model"])
@@ -46,6 +46,21 @@ def test_mean_flow_rests_at_guidance_of_scale_omega_over_one_minus_kappa(omega, 
     out = loss("mean_flow", constant_student(guided), label, omega=omega, kappa=kappa, tangent=tangent)
     np.testing.assert_allclose([out.metrics["flow"], out.metrics["map"]], 0, atol=1e-20)
     plain = loss("mean_flow", constant_student(SPEEDS[:2]), label, omega=omega, kappa=kappa, tangent=tangent)
+    assert plain.metrics["flow"] > 0.1 and plain.metrics["map"] > 0.1
+
+
+@pytest.mark.parametrize(
+    "schedule", [("sigmoid", (0.0, 0.05)), ("exponential", (1.0, 1.0)), ("exponential", (0.3, 0.3))]
+)
+@pytest.mark.parametrize(("omega", "kappa"), [(3.0, 0.0), (0.2, 0.92)])
+def test_alpha_flow_rests_where_mean_flow_does_at_any_alpha(omega, kappa, schedule):
+    """The map of a constant velocity is that velocity: the guided chord and the guided rest have one slope."""
+    label = jnp.arange(BATCH, dtype=jnp.int32) % 2
+    guided = SPEEDS[2:] + omega / (1 - kappa) * (SPEEDS[:2] - SPEEDS[2:])
+    options = {"omega": omega, "kappa": kappa, "schedule": schedule[0], "between": schedule[1], "step": 9}
+    out = loss("alpha_flow", constant_student(guided), label, **options)
+    np.testing.assert_allclose([out.metrics["flow"], out.metrics["map"]], 0, atol=1e-20)
+    plain = loss("alpha_flow", constant_student(SPEEDS[:2]), label, **options)
     assert plain.metrics["flow"] > 0.1 and plain.metrics["map"] > 0.1
 
 

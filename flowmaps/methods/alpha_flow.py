@@ -6,10 +6,12 @@ from s to u = s + alpha (t - s),
 the semigroup identity with the path's first leg: |v_st - chord|^2 at alpha = 1, and as alpha -> 0 MeanFlow's Eulerian
 one, which takes over at alpha = 0; between them the fixed point is O(alpha) from the flow map. The residual r is
 divided by alpha before the adaptive weight w = sg (|r / alpha|^2 + c)^-p, so that c means the same at every alpha; the
-released code weighs by alpha / (|r|^2 + c), clips the target to 4, and trains guidance in as MeanFlow does.
+released code weighs by alpha / (|r|^2 + c), and clips the target to 4. Guidance is trained in as MeanFlow does: the
+chord has then the guided velocity's slope at s in place of the path's, see _trained_guidance.py.
 
 SoFlow (Luo et al. 2025, arXiv:2512.15657) is the same gradient, written as an inner product, with an alpha that decays
-exponentially and two laws of times. Cost: 3F a diagonal row, 4F another (4.1F at alpha = 0).
+exponentially and two laws of times. Cost: 3F a diagonal row, 4F another (4.1F at
+alpha = 0); guidance adds 1F, with kappa 2F off the diagonal.
 """
 
 from collections.abc import Callable
@@ -18,17 +20,19 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
 from flowmaps.errors import UsageError
 from flowmaps.identities import eulerian, semigroup
 from flowmaps.interpolants import Interpolant
-from flowmaps.methods import _terms
+from flowmaps.methods import _terms, _trained_guidance
 from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles
 from flowmaps.weightings import adaptive, squared
 
 Row = Float[Array, " b"]
+Points = Float[Array, "b *d"]
 Alpha = Callable[[Array], Array]
 """step [] -> alpha [] in [0, 1]."""
 
@@ -69,20 +73,24 @@ def make(
     diagonal_law: tuple = (),
     power: float = 1.0,
     constant: float = 0.01,
+    omega: float = 1.0,
+    kappa: float = 0.0,
+    interval: tuple[float, float] = (0.0, 1.0),
     label_dropout: float = 0.0,
 ) -> Method:
     """between: of the sigmoid the shares of training between which it lies (alpha leaves 1 and reaches 0 within, 21 %
     of the interval on either side of its middle), of the exponential its first and last value. law: of both times that
     are sorted into s <= t, or with end_law of the first of them; diagonal_law, where given, of the diagonal's. power,
-    constant: of the adaptive weight.
+    constant: of the adaptive weight. omega, kappa: guidance, in `interval` of s alone.
 
-    Raises UsageError for a schedule outside of training.
+    Raises UsageError for a schedule outside of training, or guidance that needs unlabelled rows without label_dropout.
     """
     low, high = between
     if not (0 <= low < high <= 1 if schedule == "sigmoid" else 0 < high <= low <= 1):
         wanted = "0 <= first < last <= 1" if schedule == "sigmoid" else "0 < last <= first <= 1"
         raise UsageError(f"method.between={between}: the {schedule} schedule needs {wanted}")
     alpha_at = SCHEDULES[schedule](low, high, total_steps)
+    guidance = _trained_guidance.make(omega, kappa, interval, label_dropout)
     shares = (diagonal_fraction, 1 - diagonal_fraction)
     draw = times.on_path(interpolant, *law)
     pair = times.sorted_pair(draw, times.on_path(interpolant, *end_law) if end_law else None)
@@ -91,11 +99,12 @@ def make(
     def map_loss(roles: Roles, batch: Batch, cond: Cond, keys: Keys, alpha: Array) -> tuple[Row, Row]:
         """The weighted loss, and the raw one: of r / alpha."""
         s, t = pair(rows.fold(keys, 1))
-        x, velocity = _terms.path_point(interpolant, batch, s)
+        x, slope = _terms.path_point(interpolant, batch, s)
         dropout = rows.fold(keys, 2)
+        velocity = guidance.velocity(roles, x, s, slope, guidance.own(roles, x, s, cond, dropout), cond, dropout)
 
         def discrete() -> tuple[Row, Row]:
-            chord = interpolant.chord(batch["x0"], batch["x1"], s, s + alpha * (t - s))
+            chord = interpolant.chord(batch["x0"], batch["x1"], s, s + alpha * (t - s)) + (velocity - slope)
             share = jnp.full_like(s, alpha)
             residual = semigroup(roles.student, roles.target, x, s, t, share, cond, first=chord, dropout=dropout)
             squares = squared(residual / alpha)
@@ -107,11 +116,16 @@ def make(
 
         return lax.cond(alpha > 0, discrete, mean_flow) if schedule == "sigmoid" else discrete()
 
+    def flow_residual(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Points:
+        t, dropout = draw_diagonal(rows.fold(keys, 1)), rows.fold(keys, 2)
+        x, velocity = _terms.path_point(interpolant, batch, t)
+        v = roles.student(x, t, t, cond, dropout=dropout)
+        return v - stop_gradient(guidance.velocity(roles, x, t, velocity, stop_gradient(v), cond, dropout))
+
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
         (batch_d, cond_d, keys_d), (batch_o, cond_o, keys_o) = rows.split((batch, cond, keys), shares)
-        time = draw_diagonal(rows.fold(keys_d, 1))
-        flow = squared(_terms.flow_residual(roles.student, interpolant, batch_d, time, cond_d, rows.fold(keys_d, 2)))
+        flow = squared(flow_residual(roles, batch_d, cond_d, keys_d))
         alpha = alpha_at(step)
         map_, raw = map_loss(roles, batch_o, cond_o, keys_o, alpha)
         terms = {"flow": adaptive(flow, power, constant), "map": map_}

@@ -3,28 +3,21 @@
     L = E w |v_st(x_s) - sg[g + (t - s) (d/ds + g . grad) v_st(x_s)]|^2,    g = dx_s/ds or its guided form
 
 the Eulerian identity with the conditional velocity in it, the gradient through v alone, and the adaptive weight
-w = sg (|r|^2 + c)^-p. On the diagonal share of rows s = t and no derivative is taken. Guidance (eq. 19) is trained in:
-
-    g = omega dx_s/ds + (1 - omega - kappa) v_ss(x_s | no label) + kappa v_ss(x_s | label),
-
-whose fixed point has guidance scale omega / (1 - kappa). Cost: 3F a diagonal row, 4.1F another; guidance adds 1F (2F
-off the diagonal with kappa), the model's tangent 1F off the diagonal.
+w = sg (|r|^2 + c)^-p. On the diagonal share of rows s = t and no derivative is taken. Guidance is trained in, see
+_trained_guidance.py. Cost: 3F a diagonal row, 4.1F another; guidance adds 1F (2F off the diagonal with kappa), the
+model's tangent 1F off the diagonal.
 """
 
 from typing import Literal
 
-import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
-from flowmaps.errors import UsageError
-from flowmaps.guidance import without_labels
 from flowmaps.identities import eulerian
 from flowmaps.interpolants import Interpolant
-from flowmaps.methods import _terms
-from flowmaps.rows import expand
-from flowmaps.types import NULL_LABEL, Array, Batch, Cond, Keys, Loss, Method, Roles
+from flowmaps.methods import _terms, _trained_guidance
+from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles
 from flowmaps.weightings import adaptive, squared
 
 Row = Float[Array, " b"]
@@ -60,26 +53,15 @@ def make(
     shares = (diagonal_fraction, 1 - diagonal_fraction)
     draw = times.within(times.law(*law), interpolant.t_min, interpolant.t_max)
     pair = times.sorted_pair(draw)
-    guided = omega != 1 or kappa != 0
-    if guided and omega + kappa != 1 and label_dropout == 0:
-        raise UsageError(f"method.omega={omega}, kappa={kappa} need method.label_dropout above 0, for example 0.1")
-
-    def guided_velocity(
-        roles: Roles, x: Points, s: Row, velocity: Points, own: Points, cond: Cond, dropout: Keys
-    ) -> Points:
-        unlabelled = roles.target(x, s, s, without_labels(cond), dropout=dropout)
-        acts = (interval[0] <= s) & (s <= interval[1]) & (cond["label"] != NULL_LABEL)
-        w, k = (expand(jnp.where(acts, on, off), x) for on, off in ((omega, 1.0), (kappa, 0.0)))
-        return w * velocity + (1 - w - k) * unlabelled + k * own
+    guidance = _trained_guidance.make(omega, kappa, interval, label_dropout)
 
     def diagonal_residual(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Points:
         t = pair(rows.fold(keys, 1)).s if diagonal_times == "sorted" else draw(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, t)
         dropout = rows.fold(keys, 2)
         v = roles.student(x, t, t, cond, dropout=dropout)
-        if guided:  # the student's output is the model's own velocity here, for nothing
-            velocity = guided_velocity(roles, x, t, velocity, stop_gradient(v), cond, dropout)
-        return v - stop_gradient(velocity)
+        own = stop_gradient(v)  # the student's output is the model's own velocity here, for nothing
+        return v - stop_gradient(guidance.velocity(roles, x, t, velocity, own, cond, dropout))
 
     def map_residual(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Points:
         s, t = pair(rows.fold(keys, 1))
@@ -87,8 +69,7 @@ def make(
         dropout = rows.fold(keys, 2)
         needs_own = tangent == "model" or kappa != 0
         own = roles.target(x, s, s, cond, dropout=dropout) if needs_own else velocity
-        if guided:
-            velocity = guided_velocity(roles, x, s, velocity, own, cond, dropout)
+        velocity = guidance.velocity(roles, x, s, velocity, own, cond, dropout)
         direction = own if tangent == "model" else velocity
         return eulerian(roles.student, x, s, t, velocity, cond, direction=direction, dropout=dropout)
 
