@@ -73,6 +73,7 @@ def get_config() -> ConfigDict:
     config.guidance = ConfigDict()  # classifier-free guidance at sampling
     config.guidance.scale = 1.0  # 1: none
     config.guidance.interval = (0.0, 1.0)  # the times at which it acts
+    config.guidance.weak = placeholder(str)  # workdir of a weaker run, by which it guides in place of no label
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # any of optax by name: adam, adamw, radam, ...
@@ -104,6 +105,7 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 10_000
     config.eval.seeds = (0,)
     config.eval.samplers = ("default",)  # samplers and solvers by name; "default": as config.sample says
+    config.eval.guidance = ()  # scales to measure with one after another; (): config.guidance.scale
     config.eval.ema = (0,)  # indices into train.ema; -1: the raw weights
     config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
     config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"

@@ -51,26 +51,36 @@ def features(config: ConfigDict, method: Method, dataset: data.Dataset) -> None:
         )
 
 
+def scales(config: ConfigDict) -> tuple[float, ...]:
+    """The scales of guidance that samples are asked for."""
+    return config.guidance.scale, *config.eval.get("guidance", ())
+
+
 def guidance(config: ConfigDict, dataset: data.Dataset) -> None:
     """Raises UsageError where sampling is to leave out the label, and there is none, or the network always had it."""
-    scale = config.guidance.scale
-    if scale != 1 and dataset.num_classes == 0:
-        raise UsageError(f"guidance.scale={scale} needs labels, and data {config.data.name!r} has none")
-    if scale != 1 and config.method.get("label_dropout", 0.0) == 0:
-        raise UsageError(
-            f"guidance.scale={scale} needs a network that knows unlabelled data too: train it with "
-            "method.label_dropout above 0, for example 0.1"
-        )
+    if trained.named(config.guidance.get("weak")) is not None:
+        return
+    for scale in scales(config):
+        if scale != 1 and dataset.num_classes == 0:
+            raise UsageError(f"guidance.scale={scale} needs labels, and data {config.data.name!r} has none")
+        if scale != 1 and config.method.get("label_dropout", 0.0) == 0:
+            raise UsageError(
+                f"guidance.scale={scale} needs a network that knows unlabelled data too: train it with "
+                "method.label_dropout above 0, for example 0.1, or guide it by a weaker run, guidance.weak"
+            )
 
 
 def learned_guidance(config: ConfigDict, learned: Guided) -> None:
     """Raises UsageError where sampling asks a network for guidance that it takes as an input and has not learned."""
-    scale, interval = config.guidance.scale, tuple(config.guidance.interval)
-    if not learned.low <= scale <= learned.high:
-        raise UsageError(
-            f"guidance.scale={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set it to "
-            "one of these"
-        )
+    interval, weak = tuple(config.guidance.interval), trained.named(config.guidance.get("weak"))
+    for scale in scales(config):
+        if not learned.low <= scale <= learned.high:
+            raise UsageError(
+                f"guidance.scale={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set "
+                "it to one of these"
+            )
+    if weak is not None:
+        raise UsageError(f"guidance.weak={weak!r}: method {config.method.name!r} has learned guidance of its own")
     if interval != (0.0, 1.0) and not learned.intervals:
         raise UsageError(f"guidance.interval={interval}: {config.method.name} trains the whole of (0, 1) alone")
 

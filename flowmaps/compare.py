@@ -140,12 +140,11 @@ def is_own(exp: Experiment, row: Row) -> bool:
     """Whether a measurement is of samples by the run's own sampler, grid, guidance and first average."""
     own = {
         "sampler": generate.description(generate.make_sampler(exp)),
-        "guidance": exp.config.guidance.scale,
-        "guidance_interval": list(exp.config.guidance.interval),
+        **generate.guidance(exp),
         "ema": evaluate.decays(exp)[0],
         "reference": None,
     }
-    if any(row[field] != value for field, value in own.items()):
+    if any(row.get(field) != value for field, value in own.items()):
         return False
     grid = generate.time_grid(exp, row["steps"])
     return len(grid) == len(row["grid"]) and np.allclose(grid, row["grid"])

@@ -1,6 +1,6 @@
 """`--mode=eval`: the quality of a trained run against its number of steps, each number with its whole protocol.
 
-One run sweeps checkpoints, averages, samplers, seeds and step counts; all step counts start from the same noise.
+One run sweeps scales of guidance, checkpoints, averages, samplers, seeds and step counts, all from the same noise.
 """
 
 import math
@@ -30,7 +30,7 @@ RAW = -1
 """The index in config.eval.ema that stands for the weights themselves."""
 
 UNFORESEEN = {"expected": None}
-"""What config.eval.expected says of other checkpoints, averages and samplers than those that it was measured with."""
+"""What config.eval.expected says of others than the checkpoint, average, sampler and guidance it was measured with."""
 
 Averages = dict[float | None, Params]
 """Decay -> averaged student; None -> the raw one."""
@@ -53,41 +53,30 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     """Measures the last checkpoint of `workdir`, and the best where that is another one, as config.eval says; of a run
     in stages the student of each step count's own stage.
 
-    Adds one JSON line a measurement to eval/measurements.jsonl, makes eval/table.csv and eval/quality.png of all that
-    this file then holds, and logs tables of what it measured and returns.
+    Adds one JSON line a measurement to eval/measurements.jsonl, makes eval/table.csv and eval/quality.png (of several
+    scales of guidance also eval/guidance.png) of all that this file then holds, and logs tables of what it measured and
+    returns.
 
     A line has: metric; value, null where not finite; better, the side on which it is; floor (the same metric of exact
     or real samples) and expected (of config.eval.expected), or null; steps; nfe (network evaluations a sample, counted
-    by the program that ran); sampler; grid (its times); guidance and its interval; ema (decay, null for the raw
-    weights); seed;
-    num_samples; seconds (of generating them); checkpoint (step); config (name of the workdir); method; dataset; data
-    (fingerprint); versions; device; reference: null, or the simple model whose samples were measured in their place.
+    by the program that ran); sampler; grid (its times); guidance, guidance_interval and guidance_weak (see
+    config.guidance); ema (decay, null for the raw weights); seed; num_samples; seconds (of generating them); checkpoint
+    (step); config (name of the workdir); method; dataset; data (fingerprint); versions; device; reference: null, or the
+    simple model whose samples were measured in their place.
 
     Raises:
       UsageError: an unknown metric, sampler, grid or average, or a size below its least; nothing is sampled then.
       MissingError: there is no checkpoint.
     """
     workdir, started = Path(workdir), time.perf_counter()
-    exp = experiment.build(config, training=False)
-    programs = check(exp)
-    floor = floors(exp)
-    about = provenance(exp, workdir)
-    rows: list[Row] = []
-    for step, counts, weights in [*students(exp, workdir), *best_of_others(exp, workdir)]:
-        for decay, params in weights.items():
-            which = {"ema": decay, "checkpoint": step}
-            for name, program in zip(config.eval.samplers, programs, strict=True):
-                default = name == "default" and decay == decays(exp)[0]
-                for seed in config.eval.seeds:
-                    measured = measure(exp, params, program, seed=seed, floor=floor, step_counts=counts)
-                    rows += [
-                        {**row, **which, **about, **({} if default and foreseen(exp, row, step) else UNFORESEEN)}
-                        for row in measured
-                    ]
-            rows += [
-                {**row, **which, **about} for seed in config.eval.seeds for row in of_model(exp, params, seed, floor)
-            ]
-    rows += [{**row, **about} for seed in config.eval.seeds for row in references(exp, seed)]
+    scaled = [experiment.build(each, training=False) for each in at_scales(config)]
+    programs = [check(exp) for exp in scaled]
+    floor, about = floors(scaled[0]), provenance(scaled[0], workdir)
+    rows = [row for exp, each in zip(scaled, programs, strict=True) for row in of_scale(exp, each, workdir, floor)]
+    rows += [row for seed in config.eval.seeds for row in references(scaled[0], seed)]
+    rows = [
+        {**row, **about, **({} if row["guidance"] in (None, config.guidance.scale) else UNFORESEEN)} for row in rows
+    ]
     if rows and jax.process_index() == 0:
         write(workdir / "eval", rows)
     for table in measurements.tables(rows):
@@ -97,6 +86,30 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     else:
         logging.warning("nothing was measured: eval.metrics is empty, and no metric is set for these data")
     return rows
+
+
+def at_scales(config: ConfigDict) -> Iterator[ConfigDict]:
+    """The config with each of the scales of guidance that config.eval names; itself where it names none."""
+    for scale in config.eval.get("guidance") or (config.guidance.scale,):
+        each = config.copy_and_resolve_references()
+        each.guidance.scale = float(scale)
+        yield each
+
+
+def of_scale(exp: Experiment, programs: Sequence[Program], workdir: Path, floor: Floor) -> Iterator[Row]:
+    """What is measured with one scale of guidance: of each checkpoint, average, sampler and seed."""
+    chosen = exp.config.eval
+    for step, counts, weights in [*students(exp, workdir), *best_of_others(exp, workdir)]:
+        for decay, params in weights.items():
+            which = {"ema": decay, "checkpoint": step}
+            for name, program in zip(chosen.samplers, programs, strict=True):
+                default = name == "default" and decay == decays(exp)[0]
+                for seed in chosen.seeds:
+                    for row in measure(exp, params, program, seed=seed, floor=floor, step_counts=counts):
+                        yield {**row, **which, **({} if default and foreseen(exp, row, step) else UNFORESEEN)}
+            for seed in chosen.seeds:
+                for row in of_model(exp, params, seed, floor):
+                    yield {**row, **which}
 
 
 def foreseen(exp: Experiment, row: Row, step: int) -> bool:
@@ -183,8 +196,7 @@ def measure(
             "nfe": made.nfe,
             "sampler": program.sampler,
             "grid": [float(t) for t in generate.time_grid(exp, steps)],
-            "guidance": exp.config.guidance.scale,
-            "guidance_interval": list(exp.config.guidance.interval),
+            **generate.guidance(exp),
             "seed": seed,
             "seconds": round(seconds, 3),
             "reference": None,
@@ -205,8 +217,7 @@ def of_model(exp: Experiment, params: Params, seed: int, floor: Floor) -> Iterat
             "nfe": nfe,
             "sampler": name,
             "grid": [exp.interpolant.t_max, exp.interpolant.t_min],
-            "guidance": exp.config.guidance.scale,
-            "guidance_interval": list(exp.config.guidance.interval),
+            **generate.guidance(exp),
             "seed": seed,
             "seconds": round(time.perf_counter() - start, 3),
             "reference": None,
@@ -217,9 +228,7 @@ def of_model(exp: Experiment, params: Params, seed: int, floor: Floor) -> Iterat
 
 def references(exp: Experiment, seed: int) -> Iterator[Row]:
     """The simple models that the metrics of config.eval offer for comparison."""
-    nothing = dict.fromkeys(
-        ("steps", "nfe", "sampler", "grid", "guidance", "guidance_interval", "seconds", "ema", "checkpoint")
-    )
+    nothing = dict.fromkeys(("steps", "nfe", "sampler", "grid", *measurements.GUIDANCE, "seconds", "ema", "checkpoint"))
     for name in exp.config.eval.metrics:
         for model, measured in metrics.load(name).references.items():
             values = measured(exp.dataset, seed)
@@ -331,7 +340,8 @@ def abstract_averages(exp: Experiment) -> dict[str, dict[str, Params]]:
 
 def averages(exp: Experiment, state: Mapping[str, Mapping[str, Params]]) -> Averages:
     """What config.eval.ema names, of such a part of a state."""
-    return {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in decays(exp)}
+    found = {d: state["params"]["student"] if d is None else state["ema"][str(d)] for d in decays(exp)}
+    return {d: experiment.with_weak(exp, params) for d, params in found.items()}
 
 
 def write(directory: Path, rows: list[Row]) -> None:
@@ -339,3 +349,5 @@ def write(directory: Path, rows: list[Row]) -> None:
     everything = measurements.record(directory / "measurements.jsonl", rows)
     write_whole(directory / "table.csv", measurements.as_csv(everything))
     write_whole(directory / "quality.png", plots.quality(everything))
+    if len(measurements.scales(everything)) > 1:
+        write_whole(directory / "guidance.png", plots.guidance(everything))

@@ -30,11 +30,14 @@ from flowmaps import (
 )
 from flowmaps.couplings import Coupling
 from flowmaps.errors import UsageError
-from flowmaps.guidance import ClassifierFree, Conditioned
+from flowmaps.guidance import Autoguided, ClassifierFree, Conditioned
 from flowmaps.interpolants import Interpolant
 from flowmaps.optimizers import Optimizer
 from flowmaps.state import TrainState
 from flowmaps.types import Array, Method, Params, Roles, Velocity, stage_ends
+
+WEAK = "weak_student"
+"""The role of the run by which samples are guided."""
 
 
 class Experiment(NamedTuple):
@@ -85,6 +88,8 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     made = {"student": models.Model(config, method, interpolant)}
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
     made |= {role: made[source] for role, source in method.init.items() if source in made}
+    if not training and (weak := models.weak_model(made["student"])) is not None:
+        made[WEAK] = weak
     readings = {role: models.reading(model, interpolant) for role, model in made.items()}
     dataset = load_data(config.data)
     checks.source(config, method, dataset)
@@ -244,13 +249,25 @@ def views(exp: Experiment) -> dict[str, step_.View]:
 
 
 def student(exp: Experiment, params: Params) -> Velocity:
-    """The student with the given parameters, without dropout, guided as config.guidance says: by its own input where
-    it has one, otherwise classifier-free."""
-    velocity = binds(exp)["student"](params)
-    if exp.config.guidance.scale == 1:
+    """The student with the given parameters, see `with_weak`, without dropout, guided as config.guidance says: by a
+    weaker run, by its own input where it has one, otherwise classifier-free."""
+    bound, scale, interval = binds(exp), exp.config.guidance.scale, tuple(exp.config.guidance.interval)
+    if WEAK in exp.networks:
+        return Autoguided(bound["student"](params["student"]), bound[WEAK](params[WEAK]), scale, interval)
+    velocity = bound["student"](params)
+    if scale == 1:
         return velocity
-    guided = ClassifierFree if exp.method.guidance is None else Conditioned
-    return guided(velocity, exp.config.guidance.scale, tuple(exp.config.guidance.interval))
+    return (ClassifierFree if exp.method.guidance is None else Conditioned)(velocity, scale, interval)
+
+
+def with_weak(exp: Experiment, params: Params) -> Params:
+    """The parameters that samples are made with: the student's, and where config.guidance.weak names a run beside them
+    the average of its student."""
+    if WEAK not in exp.networks:
+        return params
+    workdir, abstract = Path(exp.config.guidance.weak), abstract_state(exp).params[WEAK]
+    config = trained.read(workdir, "guidance.weak")
+    return {"student": params, WEAK: trained.averaged_student(workdir, config, abstract)}
 
 
 def roles_for_sampling(exp: Experiment, params: Params) -> Roles:

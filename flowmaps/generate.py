@@ -5,7 +5,7 @@ So its noise and its label do not depend on the number of samples, of steps, of 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Int
 
-from flowmaps import checks, data, experiment, lookup, rows, samplers, sharding, solvers
+from flowmaps import checks, data, experiment, lookup, rows, samplers, sharding, solvers, trained
 from flowmaps.errors import UsageError
 from flowmaps.experiment import Experiment
+from flowmaps.measurements import GUIDANCE
 from flowmaps.solvers import grids
 from flowmaps.types import Array, Cond, Grid, Keys, Params, Sampler, Samples
 
@@ -136,6 +137,13 @@ def own_sampler(exp: Experiment) -> Sampler:
 def tells_score(exp: Experiment) -> bool:
     """Whether the score is the velocity's conversion: of a Gaussian source alone, without a latent beside it."""
     return checks.gaussian_source(exp.config, exp.dataset) and exp.method.model is None
+
+
+def guidance(exp: Experiment) -> dict[str, Any]:
+    """What samples say of their guidance."""
+    chosen = exp.config.guidance
+    weak = trained.named(chosen.get("weak"))
+    return dict(zip(GUIDANCE, (chosen.scale, list(chosen.interval), weak), strict=True))
 
 
 def adds_noise(exp: Experiment, chosen: str, solver: str) -> bool:

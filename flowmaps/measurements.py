@@ -17,13 +17,14 @@ Row = Mapping[str, Any]
 Cost = Literal["steps", "nfe"]
 """What quality is held against: the field of a measurement."""
 
+GUIDANCE = ("guidance", "guidance_interval", "guidance_weak")
+"""What is said of a measurement's guidance: its scale, when it acts, and the weaker run, null where there is none."""
 PROTOCOL = (
     "metric",
     "steps",
     "sampler",
     "grid",
-    "guidance",
-    "guidance_interval",
+    *GUIDANCE,
     "ema",
     "seed",
     "num_samples",
@@ -33,7 +34,7 @@ PROTOCOL = (
     "reference",
 )
 """What tells measurements apart: of two that agree in all of these the later one replaces the earlier."""
-GROUP = ("checkpoint", "ema", "sampler", "guidance")
+GROUP = ("checkpoint", "ema", "sampler", *GUIDANCE)
 """What the rows of one table agree in."""
 COLUMNS = (
     *("metric", "steps", "value", "floor", "expected", "nfe", "sampler", "guidance", "ema", "seed", "num_samples"),
@@ -66,7 +67,7 @@ def record(path: Path, rows: Iterable[Row]) -> list[Row]:
 
 def identity(row: Row) -> str:
     """The protocol of a measurement as one string."""
-    return json.dumps([row[field] for field in PROTOCOL])
+    return json.dumps([row.get(field) for field in PROTOCOL])
 
 
 def as_csv(rows: Iterable[Row]) -> str:
@@ -87,10 +88,15 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def groups(rows: Iterable[Row]) -> list[list[Row]]:
     """The measurements by what tables and curves have in common, in the order of the first of each."""
-    found: dict[tuple, list[Row]] = {}
+    found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(tuple(row[field] for field in GROUP), []).append(row)
+        found.setdefault(json.dumps([row.get(field) for field in GROUP]), []).append(row)
     return list(found.values())
+
+
+def scales(rows: Iterable[Row]) -> list[float]:
+    """The scales of guidance that samples were measured with, in ascending order."""
+    return sorted({row["guidance"] for row in rows if row["guidance"] is not None})
 
 
 def phrases(rows: Sequence[Row]) -> list[str]:
@@ -101,9 +107,17 @@ def phrases(rows: Sequence[Row]) -> list[str]:
         f"checkpoint {first['checkpoint']:,}",
         "raw weights" if first["ema"] is None else f"average {first['ema']}",
         first["sampler"],
-        *([f"guidance {first['guidance']:g}"] if first["guidance"] != 1 else []),
+        *([guided(first)] if first["guidance"] != 1 else []),
         *([f"{seeds} seeds"] if seeds > 1 else []),
     ]
+
+
+def guided(row: Row) -> str:
+    """A measurement's guidance in words."""
+    low, high = row["guidance_interval"]
+    when = "" if (low, high) == (0, 1) else f" from {low:g} to {high:g}"
+    weak = row.get("guidance_weak")
+    return f"guidance {row['guidance']:g}{when}" + (f" by {weak}" if weak else "")
 
 
 def labels(groups: Sequence[Sequence[Row]]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from flowmaps import adversaries, interpolants, lookup, methods, predictions, trained
+from flowmaps import adversaries, checks, interpolants, lookup, methods, predictions, trained
 from flowmaps.errors import UsageError
 from flowmaps.guidance import Autoguided, ClassifierFree
 from flowmaps.interpolants import Interpolant
@@ -118,6 +118,32 @@ def teacher_model(student: Model, teacher: ConfigDict) -> Model:
             f"teacher.workdir={config.teacher.workdir!r} is on another path, of coupling {teacher.coupling.name!r} for "
             f"{config.coupling.name!r}: only between independent Gaussian sources is a velocity carried over"
         )
+    return model
+
+
+def weak_model(student: Model) -> Model | None:
+    """The model that config.guidance.weak names, by which samples are guided; None where it names none.
+
+    Raises MissingError where there is no such run, UsageError where it is of other data or another kind, or guides at
+    no scale.
+    """
+    workdir = trained.named(student.config.guidance.get("weak"))
+    if workdir is None:
+        return None
+    config, what = trained.read(Path(workdir), "guidance.weak"), f"guidance.weak={workdir!r}"
+    trained.check_same(config, student.config, ("data.name", "data.source"), "guidance.weak")
+    path = student.interpolant if same_path(config, student.config) else make_path(config)
+    model = Model(config, make_method(config, path), path)
+    alike = [(method.diagonal_only, method.one_end) for method in (student.method, model.method)]
+    if alike[0] != alike[1] or model.method.guidance is not None or model.method.model is not None:
+        raise UsageError(
+            f"{what} is a run of method {config.method.name!r}, whose velocities are of another kind than those of "
+            f"{student.config.method.name!r}: name a weaker run of the same one"
+        )
+    if path is not student.interpolant and not student.method.diagonal_only:
+        raise UsageError(f"{what} is on another path, to which its map cannot be carried: give both one interpolant")
+    if set(checks.scales(student.config)) == {1}:
+        raise UsageError(f"{what} guides at no scale: set guidance.scale or eval.guidance")
     return model
 
 

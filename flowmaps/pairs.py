@@ -94,8 +94,7 @@ def origin(exp: Experiment, steps: int) -> dict[str, Any]:
         "seed": chosen.seed,
         "sampler": generate.description(generate.make_sampler(exp)),
         "grid": [float(t) for t in generate.time_grid(exp, steps)],
-        "guidance": exp.config.guidance.scale,
-        "guidance_interval": list(exp.config.guidance.interval),
+        **generate.guidance(exp),
     }
 
 

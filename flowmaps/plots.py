@@ -86,10 +86,52 @@ def qualities(lines: Sequence[tuple[str, Sequence[Row]]], cost: Cost) -> bytes:
         return png(figure)
 
 
+TRADE_OFF = ("fid", "inception_score")
+"""The beginnings of the names of the two metrics between which guidance chooses."""
+
+
+def guidance(rows: Sequence[Row]) -> bytes:
+    """Each metric against the scale of guidance, a curve for each number of steps, and where both are there the Frechet
+    distance against the Inception Score, from scale to scale: of the newest checkpoint's first average and sampler,
+    mean over seeds."""
+    newest = max(row["checkpoint"] for row in rows if row["checkpoint"] is not None)
+    mine = [row for row in rows if row["checkpoint"] == newest]
+    same = [row for row in mine if all(row[name] == mine[0][name] for name in ("ema", "sampler"))]
+    metrics, steps = (list(dict.fromkeys(row[name] for row in same)) for name in ("metric", "steps"))
+
+    def means(metric: str, count: int) -> list[float]:
+        at = ([r for r in same if (r["metric"], r["steps"], r["guidance"]) == (metric, count, w)] for w in scales)
+        return [measurements.spread(found)[0] if found else math.nan for found in at]
+
+    scales = measurements.scales(same)
+    pair = [next((metric for metric in metrics if metric.startswith(name)), None) for name in TRADE_OFF]
+    with panels(len(metrics) + (None not in pair)) as (figure, axes):
+        for axis, metric in zip(axes, metrics, strict=False):
+            for number, count in enumerate(steps):
+                marks, colour = _line(number)
+                axis.plot(scales, means(metric, count), marks, color=colour, markersize=4, label=caption(count))
+            better = next(row["better"] for row in same if row["metric"] == metric)
+            axis.set_title(f"{metric} {measurements.ARROWS[better]}", loc="left")
+            axis.set_xlabel("scale of guidance")
+        if None not in pair:
+            for number, count in enumerate(steps):
+                marks, colour = _line(number)
+                axes[-1].plot(means(pair[1], count), means(pair[0], count), marks, color=colour, markersize=4)
+            axes[-1].set_title(pair[0], loc="left")
+            axes[-1].set_xlabel(pair[1])
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        return png(figure)
+
+
+def _line(number: int) -> tuple[str, str]:
+    """The mark and the colour of a curve."""
+    return MARKS[number // len(COLOURS) % len(MARKS)], COLOURS[number % len(COLOURS)]
+
+
 def _curve(axis: "Axes", points: Sequence[tuple[int, Sequence[Row]]], number: int, label: str) -> None:
     costs = [cost for cost, _ in points]
     mean, deviation = np.transpose([measurements.spread(rows) for _, rows in points])
-    colour, marks = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
+    marks, colour = _line(number)
     axis.plot(costs, mean, marks, color=colour, markersize=4, label=label)
     if deviation.any():
         axis.fill_between(costs, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)

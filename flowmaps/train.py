@@ -90,6 +90,7 @@ def build(config: ConfigDict) -> Experiment:
     evaluate.check(exp)
     sample.check(exp)
     check_best_metric(exp)
+    check_guidance(config)
     check_agreement(exp)
     return exp
 
@@ -305,6 +306,15 @@ def check_best_metric(exp: Experiment) -> None:
     if chosen.best_metric and exp.config.train.eval_every:
         names = [value for name in chosen.metrics for value in metrics.load(name).values]
         lookup.check_name("eval.best_metric", chosen.best_metric, [f"{n}/{k}" for n in names for k in chosen.steps])
+
+
+def check_guidance(config: ConfigDict) -> None:
+    """Raises UsageError where samples are guided by a run that training, which measures them, does not hold."""
+    if config.train.eval_every and trained.named(config.guidance.weak) is not None:
+        raise UsageError(
+            f"guidance.weak={config.guidance.weak!r} guides once a run is trained, and train.eval_every="
+            f"{config.train.eval_every} measures before: leave out one of them"
+        )
 
 
 def check_agreement(exp: Experiment) -> None:

@@ -47,7 +47,7 @@ def test_a_row_tells_its_whole_protocol(checker):
     exp = experiment.build(config)
     expected = {
         **{"metric": "w2", "better": "lower", "expected": 0.25, "num_samples": 400, "steps": 3, "nfe": 3},
-        **{"guidance_interval": [0.0, 1.0]},
+        **{"guidance_interval": [0.0, 1.0], "guidance_weak": None},
         **{"sampler": "composed", "guidance": 1.0, "seed": 1, "reference": None, "ema": 0.999, "checkpoint": 10},
         **{"config": "lsd_checker", "method": "lsd", "dataset": "checker", "data": exp.dataset.fingerprint},
         **{"device": "cpu", "floor": metrics.load("w2").floor(exp.dataset, 1, 400)["w2"]},
