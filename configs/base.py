@@ -256,6 +256,7 @@ def matching(
     adversary, a player of the method, learns ten times as fast."""
     config = distilled(on_levels(bundle(method, **options), "variance_exploding", "edm"), teacher)
     config.network.residual = True
+    config.train.steps = min(config.train.steps, 30_000)
     config.optimizer.update(learning_rate=1e-4, schedule="constant", b1=0.0)
     if adversary:
         config.players.update({adversary: {"optimizer": {"learning_rate": 1e-3}}})
