@@ -13,5 +13,6 @@ from configs import base
 def get_config(variant: str = ""):
     config = base.matching(base.digits, "adversarial_distillation", "edm_digits", "critic")
     config.eval.steps = config.sample.steps = (1, 2, 4)
+    config.train.steps = 3_000  # each costs as much as several without a critic
     latent = {"method.sees": "teacher", "method.distillation": 0.0, "method.law": ("logit_normal", -1.0, 1.0)}
     return base.vary(base.with_classifier(config), variant, latent=latent)

@@ -10,7 +10,7 @@ from configs import base
 def get_config():
     config = base.digits("consistency", leg="heun", schedule="doubling", intervals=(17, 17), initial_decay=0.95)
     config = base.distilled(base.on_levels(config, "variance_exploding", "edm"), "edm_digits")
-    config.train.steps = 4_000  # each costs as much as several without a critic
+    config.train.steps = 3_000  # each costs as much as several without a critic
     return base.adversarial(
         base.with_classifier(config), weight=0.1, adaptive=True, sees="features", penalties=(1e-3, 0.0)
     )

@@ -8,7 +8,7 @@ from configs import base
 
 def get_config():
     config = base.on_levels(base.digits("ctm", intervals=20, weights=(1.0, 0.05)), "variance_exploding", "edm")
-    config.train.steps = 4_000  # each costs as much as several without a critic
+    config.train.steps = 3_000  # each costs as much as several without a critic
     return base.adversarial(
         base.with_classifier(config), weight=0.1, adaptive=True, sees="features", penalties=(1e-3, 0.0)
     )
