@@ -42,6 +42,16 @@ SOFLOW = {
 """alpha_flow's options that make it SoFlow (arXiv:2512.15657)."""
 
 
+DIT = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
+"""Width, depth and heads of DiT's sizes (arXiv:2212.09748, table 1)."""
+
+
+def dit(size: str, patch: int) -> dict[str, int]:
+    """The options of the network `dit` that make it DiT-SIZE/PATCH."""
+    width, depth, heads = DIT[size]
+    return {"patch": patch, "width": width, "depth": depth, "heads": heads}
+
+
 def get_config() -> ConfigDict:
     """All fields. A config file starts from the bundle of its data set and says what differs."""
     config = ConfigDict()
@@ -292,7 +302,7 @@ def images(method: str, source: str, **options: Any) -> ConfigDict:
     config = get_config()
     config.data = part(data, source)
     config.method = part(methods, method, **options)
-    config.network = part(networks, "dit", patch=4, width=384, depth=12, heads=6, dtype="bfloat16")
+    config.network = part(networks, "dit", dtype="bfloat16", **dit("s", 4))
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.schedule = "constant"
@@ -327,10 +337,9 @@ def imagenet64(method: str, *, modulation: str = "scale_shift", **options: Any) 
 
 
 def imagenet256(method: str, *, size: str = "xl", **options: Any) -> ConfigDict:
-    """ImageNet at 256x256 as Stable Diffusion's latents, with its labels: DiT-B/2 or DiT-XL/2, for accelerators."""
+    """ImageNet at 256x256 as Stable Diffusion's latents, with its labels: DiT-XL/2, for accelerators."""
     config = images(method, "latents", **options)
-    shape = {"b": (768, 12, 12), "xl": (1152, 28, 16)}[size]
-    config.network.update(patch=2, **dict(zip(("width", "depth", "heads"), shape, strict=True)))
+    config.network.update(dit(size, 2))
     config.optimizer.update(warmup_steps=0, clip_norm=0.0)
     config.train.batch_size = 256
     return config
@@ -340,5 +349,5 @@ def celeba(method: str, **options: Any) -> ConfigDict:
     """CelebA at 64x64 (centre crop 140, antialiased resize), unconditional: DiT-B/4 on pixels, for accelerators."""
     config = images(method, "tfds", **options)
     config.data.update(dataset="celeb_a", crop=140, size=64, flip=True)
-    config.network.update(width=768, heads=12)
+    config.network.update(dit("b", 4))
     return config

@@ -93,8 +93,10 @@ def bind(module: nn.Module, params: Params, shown: list[Array] | None = None) ->
     the module's output, of several the first; all of them, from one evaluation, are its attribute `heads`. What the
     module sows as "inside", under one name its hidden layers from the first on, is appended to `shown` at each call."""
 
+    mutable = [] if shown is None else ["inside"]
+
     def heads(*inputs: Any, **keywords: Any) -> tuple[Array, ...]:
-        out, sown = module.apply({"params": params}, *inputs, mutable=["inside"], **keywords)
+        out, sown = module.apply({"params": params}, *inputs, mutable=mutable, **keywords)
         if shown is not None:
             shown.extend(jax.tree.leaves(sown))
         return out if isinstance(out, tuple) else (out,)

@@ -1,5 +1,6 @@
 """The diffusion transformer (Peebles, Xie 2023, arXiv:2212.09748) with two times: adaLN-zero on (s, t - s, label)."""
 
+from functools import partial
 from typing import Literal
 
 import jax.numpy as jnp
@@ -7,49 +8,52 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
-from flowmaps.errors import UsageError
 from flowmaps.networks import embeddings
 from flowmaps.networks._attention import Attention
+from flowmaps.networks._patches import axial_angles, grid, position_embedding, to_images, to_tokens
+from flowmaps.networks._transformer import Remat, show, stack, swiglu
 from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
 from flowmaps.types import Array, Cond, Keys, Params
 
 Tokens = Float[Array, "b n w"]
 Vector = Float[Array, "b w"]
+NORMS = {"layer": partial(nn.LayerNorm, use_bias=False, use_scale=False), "rms": partial(nn.RMSNorm, use_scale=False)}
 
 
-def position_embedding(height: int, width: int, channels: int) -> np.ndarray:
-    """Fixed sin-cos embedding of a grid's rows and columns: [height * width, channels], channels divisible by 4."""
-    frequencies = 10_000.0 ** -(np.arange(channels // 4) / (channels // 4))
-    rows, columns = (g.reshape(-1, 1) * frequencies for g in np.mgrid[:height, :width])
-    parts = [np.sin(rows), np.cos(rows), np.sin(columns), np.cos(columns)]
-    return np.concatenate(parts, axis=-1)
-
-
-def modulate(x: Tokens, shift: Vector, scale: Vector) -> Tokens:
-    """Layer norm without parameters, then the condition's shift and scale."""
-    normed = nn.LayerNorm(use_bias=False, use_scale=False)(x)
-    return normed * (1 + scale[:, None]) + shift[:, None]
+def modulate(x: Tokens, shift: Vector, scale: Vector, norm: str) -> Tokens:
+    """A norm without parameters, then the condition's shift and scale."""
+    return NORMS[norm]()(x) * (1 + scale[:, None]) + shift[:, None]
 
 
 class Block(nn.Module):
     """Attention and a perceptron, each modulated, and gated from zero."""
 
     heads: int
-    mlp_ratio: int
+    mlp: str
+    mlp_ratio: float
+    norm: str
+    qk_norm: bool
     dropout: float
     dtype: type | None
 
     @nn.compact
-    def __call__(self, x: Tokens, c: Vector, keys: Keys | None) -> Tokens:
+    def __call__(self, x: Tokens, c: Vector, angles: Float[np.ndarray, "n half"] | None, keys: Keys | None) -> Tokens:
         width = x.shape[-1]
         zero = nn.initializers.zeros_init()
         modulation = nn.Dense(6 * width, kernel_init=zero, dtype=self.dtype)(nn.silu(c))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
-        attended = Attention(self.heads, self.dtype)(modulate(x, shift_a, scale_a))
+        attention = Attention(self.heads, self.dtype, qk_norm=self.qk_norm)
+        attended = attention(modulate(x, shift_a, scale_a, self.norm), angles)
         x = x + gate_a[:, None] * row_dropout(attended, self.dropout, layer_keys(keys, 0))
-        h = nn.Dense(self.mlp_ratio * width, dtype=self.dtype)(modulate(x, shift_m, scale_m))
-        h = nn.Dense(width, dtype=self.dtype)(nn.gelu(h))
+        h = self.perceptron(modulate(x, shift_m, scale_m, self.norm))
         return x + gate_m[:, None] * row_dropout(h, self.dropout, layer_keys(keys, 1))
+
+    def perceptron(self, h: Tokens) -> Tokens:
+        """Of one hidden layer, of GELU or gated."""
+        width, hidden = h.shape[-1], int(self.mlp_ratio * h.shape[-1])
+        if self.mlp == "swiglu":
+            return swiglu(h, hidden, dtype=self.dtype)
+        return nn.Dense(width, dtype=self.dtype)(nn.gelu(nn.Dense(hidden, dtype=self.dtype)(h)))
 
 
 class Dit(nn.Module):
@@ -68,9 +72,20 @@ class Dit(nn.Module):
     width: int = 384
     depth: int = 12
     heads: int = 6
-    mlp_ratio: int = 4
+    mlp_ratio: float = 4.0
+    """Of the perceptrons' hidden layers to the width; 8 / 3 of gated ones costs as much as 4 of the others."""
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    norm: Literal["layer", "rms"] = "layer"
+    qk_norm: bool = False
+    """Bounds the scores of attention by a norm of queries and keys."""
+    positions: Literal["sincos", "rotary"] = "sincos"
+    """Added to the patches once, or turning queries and keys of each attention."""
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Remat = "none"
+    """What of a block the backward pass computes anew, to save memory: nothing, all, or all but its matrix products."""
+    scan: bool = False
+    """Whether the program holds one block for all, which compiles faster; the parameters are stacked."""
 
     @nn.compact
     def __call__(
@@ -82,27 +97,24 @@ class Dit(nn.Module):
         *,
         dropout: Keys | None = None,
     ) -> Float[Array, "b h w c"] | tuple[Float[Array, "b h w c"], ...]:
-        batch, height, width, channels = x.shape
-        if height % self.patch or width % self.patch:
-            raise UsageError(f"{height}x{width} cannot be cut into patches of {self.patch}: set network.patch")
-        rows, columns = height // self.patch, width // self.patch
         body = jnp.bfloat16 if self.dtype == "bfloat16" else None  # None: the input's own precision
         c = TimeAndLabel(self.width, self.num_classes, self.guided)(s, t, cond)
-        patches = x.reshape(batch, rows, self.patch, columns, self.patch, channels).swapaxes(2, 3)
-        h = nn.Dense(self.width, dtype=body)(patches.reshape(batch, rows * columns, -1))
-        h = h + position_embedding(rows, columns, self.width)[None].astype(h.dtype)
-        for layer in range(self.depth):
-            block = Block(self.heads, self.mlp_ratio, self.dropout, body)
-            h = block(h, c.astype(h.dtype), layer_keys(dropout, layer))
-            self.sow("inside", "blocks", h)
+        places, angles = grid(x, self.patch), None
+        h = nn.Dense(self.width, dtype=body)(to_tokens(x, self.patch))
+        if self.positions == "sincos":
+            h = h + position_embedding(*places, self.width)[None].astype(h.dtype)
+        else:
+            angles = axial_angles(*places, self.width // self.heads)
+        parts = (self.heads, self.mlp, self.mlp_ratio, self.norm, self.qk_norm, self.dropout, body)
+        given = (c.astype(h.dtype), angles)
+        h, layers = stack(lambda: Block(*parts), self.depth, h, given, dropout, remat=self.remat, scan=self.scan)
+        show(self, layers)
         zero = nn.initializers.zeros_init()
         shift, scale = jnp.split(nn.Dense(2 * self.width, kernel_init=zero)(nn.silu(c)), 2, axis=-1)
-        out = modulate(h.astype(c.dtype), shift, scale)
-        out = nn.Dense(self.outputs * self.patch**2 * channels, kernel_init=zero)(out)
-        out = out.astype(jnp.promote_types(x.dtype, jnp.float32))
-        heads = jnp.moveaxis(out.reshape(batch, rows, columns, self.outputs, self.patch, self.patch, channels), 3, 0)
-        heads = tuple(head.swapaxes(2, 3).reshape(x.shape) for head in heads)
-        return heads[0] if self.outputs == 1 else heads
+        out = modulate(h.astype(c.dtype), shift, scale, self.norm)
+        out = nn.Dense(self.outputs * self.patch**2 * x.shape[-1], kernel_init=zero)(out)
+        images = to_images(out.astype(jnp.promote_types(x.dtype, jnp.float32)), x, self.patch)
+        return images[0] if self.outputs == 1 else images
 
     def inputs(self) -> tuple:
         """Two example rows."""

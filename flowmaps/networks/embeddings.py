@@ -35,7 +35,7 @@ def row_dropout(x: Float[Array, "b *d"], rate: float, keys: Keys | None) -> Floa
     return jnp.where(keep, x / (1 - rate), 0)
 
 
-def layer_keys(keys: Keys | None, layer: int) -> Keys | None:
+def layer_keys(keys: Keys | None, layer: Array | int) -> Keys | None:
     """The keys of one layer's dropout."""
     return None if keys is None else rows.fold(keys, layer)
 
