@@ -52,6 +52,16 @@ def dit(size: str, patch: int) -> dict[str, int]:
     return {"patch": patch, "width": width, "depth": depth, "heads": heads}
 
 
+IN_CONTEXT = {"b": (768, 12, 12), "m": (768, 24, 12), "l": (1024, 32, 16), "xl": (1024, 48, 16)}
+"""Those of improved MeanFlow's transformer (arXiv:2512.02012)."""
+
+
+def in_context(size: str, patch: int = 2) -> dict[str, int]:
+    """The options of the network `in_context_dit` that make it iMF-SIZE/PATCH."""
+    width, depth, heads = IN_CONTEXT[size]
+    return {"patch": patch, "width": width, "depth": depth, "heads": heads, "head_depth": 8}
+
+
 def get_config() -> ConfigDict:
     """All fields. A config file starts from the bundle of its data set and says what differs."""
     config = ConfigDict()
@@ -336,10 +346,10 @@ def imagenet64(method: str, *, modulation: str = "scale_shift", **options: Any) 
     return config
 
 
-def imagenet256(method: str, *, size: str = "xl", **options: Any) -> ConfigDict:
+def imagenet256(method: str, **options: Any) -> ConfigDict:
     """ImageNet at 256x256 as Stable Diffusion's latents, with its labels: DiT-XL/2, for accelerators."""
     config = images(method, "latents", **options)
-    config.network.update(dit(size, 2))
+    config.network.update(dit("xl", 2))
     config.optimizer.update(warmup_steps=0, clip_norm=0.0)
     config.train.batch_size = 256
     return config

@@ -280,12 +280,12 @@ def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
     """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}, and where this
     one reads guidance one that does not starts as itself at every scale; `fresh` weights make it whole.
 
-    Raises MissingError where there is no such run, UsageError where its network, but for the dropout, its prediction or
-    path is another.
+    Raises MissingError where there is no such run, UsageError where its network, but for dropout and what it computes
+    anew, its prediction or path is another.
     """
     config = trained.read(workdir, "init_from")
     same = ("network", "prediction", "interpolant", "coupling.scale")
-    trained.check_same(config, exp.config, same, "init_from", but=("network.dropout",))
+    trained.check_same(config, exp.config, same, "init_from", but=("network.dropout", "network.remat"))
     method = models.make_method(config, exp.interpolant)
     if method.heads != exp.method.heads:
         raise UsageError(

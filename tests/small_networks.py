@@ -25,6 +25,7 @@ SMALL = {
     },
     "dit": DIT,
     "modern": {**DIT, **MODERN},
+    "in_context_dit": {**DIT, "head_depth": 1, "remat": "full"},
 }
 FILES = {"residual": "mlp", "modern": "dit"}
 """Of those that are not named by it."""

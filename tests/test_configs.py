@@ -36,11 +36,14 @@ def load(run: str) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config(*filter(None, [variant]))
 
 
+TRANSFORMERS = {"dit": {"heads": 2}, "in_context_dit": {"heads": 2, "head_depth": 1}}
+"""Networks, and what of them goes with a small width and depth."""
+
+
 def shrink(config: ConfigDict) -> ConfigDict:
     config.network.update({"width": 16, "depth": 2})
     config.players.critic.network.update({"width": 8, "depth": 2})
-    if config.network.name == "dit":
-        config.network.heads = 2
+    config.network.update(TRANSFORMERS.get(config.network.name, {}))
     config.train.batch_size = 256
     if "every" in config.method:
         config.method.every = 1  # periods are test_players' matter
@@ -148,7 +151,7 @@ def shrink_images(config: ConfigDict, folder: Path) -> ConfigDict:
     config = shrink(config)
     config.data.dir = str(folder)
     config.train.batch_size = 64 if config.method.name == "shortcut" else 4
-    if config.network.name == "dit":
+    if config.network.name in TRANSFORMERS:
         config.network.depth = 1
     else:
         config.network.update(width=4, depth=0, multipliers=config.network.multipliers[:2], attention=(8,))

@@ -27,7 +27,13 @@ def test_what_a_network_shows_of_its_inside_is_what_its_output_is_made_of():
 
 @pytest.mark.parametrize(
     ("name", "shapes"),
-    [("dit", [(16, 16)] * 2), ("modern", [(16, 16)] * 2), ("unet", [(4, 4, 16)]), ("residual", [(16,)] * 2)],
+    [
+        ("dit", [(16, 16)] * 2),
+        ("modern", [(16, 16)] * 2),
+        ("in_context_dit", [(16, 16)] * 2),
+        ("unet", [(4, 4, 16)]),
+        ("residual", [(16,)] * 2),
+    ],
 )
 def test_each_network_shows_its_inside(name, shapes):
     """A DiT its blocks' tokens, a U-Net its bottleneck, a residual perceptron its layers."""
@@ -102,7 +108,7 @@ def test_labels_matter_and_none_is_a_label_of_its_own(name):
     np.testing.assert_array_equal(net(x, s, t, {}), outs[3])
 
 
-@pytest.mark.parametrize("name", ["dit", "modern"])
+@pytest.mark.parametrize("name", ["dit", "modern", "in_context_dit"])
 def test_output_is_float32_with_a_bfloat16_body_and_times_keep_their_precision(name):
     """The derivative in t of a bfloat16 network stays near the float32 one: times never pass through bfloat16."""
     module = build(name, dtype="bfloat16", dropout=0.0)
@@ -224,7 +230,7 @@ def test_guidance_is_an_input_whose_absence_is_scale_one(name):
 
     np.testing.assert_allclose(net(x, s, t, cond), at(1.0, (0.0, 1.0)), rtol=1e-6, atol=1e-6)
     for other in (at(2.0, (0.0, 1.0)), at(1.0, (0.2, 1.0)), at(1.0, (0.0, 0.7))):
-        assert np.abs(other - net(x, s, t, cond)).max() > 1e-3
+        assert np.abs(other - net(x, s, t, cond)).max() > 1e-4
 
 
 @pytest.mark.float64
@@ -243,6 +249,19 @@ def test_a_network_is_affine_in_its_last_kernel(name):
     np.testing.assert_allclose(at(2.0) - at(1.0), at(1.0) - at(0.0), atol=1e-12)
     np.testing.assert_allclose(at(0.0), np.broadcast_to(at(0.0)[:1], x.shape), atol=1e-12)
     assert np.abs(at(1.0) - at(0.0)).max() > 1e-3
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_without_its_end_time_is_its_own_diagonal(name):
+    """At any t it is v_{s,s}, of which its t had made another velocity."""
+    module = build(name)
+    params = perturbed(module)
+    x, s, t, cond = inputs(module)
+    net = jax.jit(lambda params, t: networks.bind(module, params)(x, s, t, cond))
+    changed = networks.change(FILES.get(name, name), "without_end_time")(params)
+    np.testing.assert_allclose(net(changed, t), net(params, s), rtol=1e-9, atol=1e-9)
+    assert np.abs(net(params, t) - net(params, s)).max() > 1e-4
 
 
 def test_a_network_without_the_input_is_refused():

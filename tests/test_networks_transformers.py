@@ -159,3 +159,58 @@ def test_rotations_need_pairs_of_two_axes():
     module = networks.make("dit", shape=(8, 8, 1), num_classes=0, width=12, heads=2, depth=1, positions="rotary")
     with pytest.raises(UsageError, match="heads of a multiple of 4 channels, not 6"):
         abstract(module)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("b", 89), ("m", 174), ("l", 409), ("xl", 610)])
+def test_the_transformer_in_context_has_the_papers_parameters(size, millions):
+    """iMF's sizes (arXiv:2512.02012) without its second head, of one time and a guidance of three numbers: blocks of
+    4 w^2 in attention and 8 w^2 in the perceptron; the second head is 8 of them and a last layer."""
+    options = {"shape": (32, 32, 4), "num_classes": 1000, "guided": True, "start_time": False, **base.in_context(size)}
+    module = networks.make("in_context_dit", **options)
+    width, channels = module.width, module.width // module.heads
+    hidden = int(8 / 3 * width)
+    block = 4 * width**2 + 3 * hidden * width + 4 * width + 2 * channels
+    last = width + (width + 1) * 16
+    numbers, tokens = 4 * (256 * width + width**2 + 2 * width), (1001 + 20) * width
+    expected = module.depth * block + last + numbers + tokens + 17 * width
+    assert count(module) == expected and round(expected / 1e6) == millions
+    assert count(networks.make("in_context_dit", outputs=2, **options)) == expected + 8 * block + last
+
+
+def test_outputs_of_the_transformer_in_context_share_the_first_blocks_alone():
+    """Perturbing a block of the trunk moves both; one of a head that head alone; and scans are the same network."""
+    module = build("in_context_dit", outputs=2, depth=3, dropout=0.0)
+    params, arguments = perturbed(module), inputs(module)
+    heads = jax.jit(lambda params: networks.bind(module, params).heads(*arguments))
+    reference = heads(params)
+    for block, expected in {0: [True, True], 1: [True, True], 2: [True, False], 3: [False, True]}.items():
+        moved = heads({**params, f"Block_{block}": jax.tree.map(lambda p: 1.1 * p, params[f"Block_{block}"])})
+        assert [bool(np.any(a != b)) for a, b in zip(moved, reference, strict=True)] == expected
+
+
+@pytest.mark.float64
+def test_scanned_stacks_of_the_transformer_in_context_are_the_same_network():
+    module, scanned = (build("in_context_dit", outputs=2, depth=3, scan=scan) for scan in (False, True))
+    params, arguments = perturbed(module), inputs(module)
+    keys = rows.keys(jax.random.key(3), 0, BATCH)
+    given = {name: p for name, p in params.items() if not name.startswith("Block")}
+    for name, blocks in {"Block_0": (0, 1), "Block_1": (2,), "Block_2": (3,)}.items():
+        given[name] = jax.tree.map(lambda *p: jnp.stack(p), *(params[f"Block_{i}"] for i in blocks))
+    found, expected = (
+        jax.jit(networks.bind(*pair).heads)(*arguments, dropout=keys) for pair in ((scanned, given), (module, params))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_transformer_in_context_begins_as_zero_and_need_not_know_s():
+    module = build("in_context_dit", start_time=False)
+    x, s, t, cond = inputs(module)
+    params = jax.jit(partial(networks.init, module))(jax.random.key(0))
+    np.testing.assert_array_equal(networks.bind(module, params)(x, s, t, cond), 0)
+    net = networks.bind(module, perturbed(module))
+    np.testing.assert_allclose(net(x, s, t, cond), net(x, s + 0.25, t + 0.25, cond), rtol=1e-4, atol=1e-5)
+
+
+def test_heads_are_no_deeper_than_the_network():
+    with pytest.raises(UsageError, match=r"network\.head_depth=3 exceeds network\.depth=2"):
+        abstract(build("in_context_dit", head_depth=3))

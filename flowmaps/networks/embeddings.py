@@ -68,14 +68,18 @@ class TimeAndLabel(nn.Module):
         return h
 
 
+def held_at_zero(layer: Params, first: int = 0) -> Params:
+    """The parameters of a dense layer, whose inputs from `first` on are the smooth embedding of a time, that for any
+    time gives what it gave for 0: sines and cosines lose their weights, and the bias gains what the cosines gave."""
+    kernel = layer["kernel"]
+    cosines = kernel[(first + kernel.shape[0]) // 2 :]
+    return {"kernel": kernel.at[first:].set(0), "bias": layer["bias"] + cosines.sum(0)}
+
+
 def without_end_time(params: Params) -> Params:
-    """The parameters of TimeAndLabel with which (s, t, label) has the vector of (s, s, label): the sines and cosines of
-    t - s lose their weights, and the bias gains what the cosines gave at t - s = 0."""
-    first = params["Dense_1"]  # Linen numbers by construction, and the outer layer is constructed first
-    kernel, width = first["kernel"], first["kernel"].shape[0] // 2
-    constant = kernel[width + width // 2 :].sum(0)
-    changed = {"kernel": kernel.at[width:].set(0), "bias": first["bias"] + constant}
-    return {**params, "Dense_1": {**first, **changed}}
+    """The parameters of TimeAndLabel with which (s, t, label) has the vector of (s, s, label)."""
+    layer = params["Dense_1"]  # Linen numbers by construction, and the outer layer is constructed first
+    return {**params, "Dense_1": held_at_zero(layer, layer["kernel"].shape[0] // 2)}
 
 
 def with_guidance_input(params: Params, fresh: Params) -> Params:
