@@ -62,6 +62,16 @@ def in_context(size: str, patch: int = 2) -> dict[str, int]:
     return {"patch": patch, "width": width, "depth": depth, "heads": heads, "head_depth": 8}
 
 
+EDM2 = {"xs": 128, "s": 192, "m": 256, "l": 320, "xl": 384, "xxl": 448}
+"""Width of EDM2's sizes (arXiv:2312.02696, table 4)."""
+
+
+def edm2(size: str) -> dict[str, Any]:
+    """The options of the network `edm2_unet` that make it EDM2-SIZE."""
+    shape = {"multipliers": (1, 2, 3, 4), "depth": 3, "attention": (16, 8), "head_width": 64}
+    return {"width": EDM2[size], **shape}
+
+
 def get_config() -> ConfigDict:
     """All fields. A config file starts from the bundle of its data set and says what differs."""
     config = ConfigDict()

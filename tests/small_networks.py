@@ -9,20 +9,14 @@ import numpy as np
 from flowmaps import networks
 
 BATCH = 4
+UNET = {"shape": (8, 8, 1), "num_classes": 3, "multipliers": (1, 2), "depth": 1, "attention": (4,), "dropout": 0.5}
 DIT = {"shape": (8, 8, 1), "num_classes": 3, "width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
 MODERN = {"mlp": "swiglu", "norm": "rms", "qk_norm": True, "positions": "rotary", "remat": "dots", "scan": True}
 SMALL = {
     "mlp": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "dropout": 0.5},
     "residual": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "residual": True, "dropout": 0.5},
-    "unet": {
-        "shape": (8, 8, 1),
-        "num_classes": 3,
-        "width": 8,
-        "multipliers": (1, 2),
-        "depth": 1,
-        "attention": (4,),
-        "dropout": 0.5,
-    },
+    "unet": {**UNET, "width": 8},
+    "edm2_unet": {**UNET, "width": 8, "head_width": 8},
     "dit": DIT,
     "modern": {**DIT, **MODERN},
     "in_context_dit": {**DIT, "head_depth": 1, "remat": "full"},
@@ -36,10 +30,11 @@ def build(name, **changed):
 
 
 def perturbed(module, seed=0):
-    """Random parameters of the module, in the default precision, none of them zero."""
+    """Random parameters of the module, in the default precision, none of them zero; a gain's are of order one."""
     shapes = jax.eval_shape(partial(networks.init, module), jax.random.key(0))
     draw = np.random.default_rng(seed)
-    return jax.tree.map(lambda p: jnp.asarray(draw.normal(0, min(0.3, p.shape[0] ** -0.5), p.shape)), shapes)
+    scales = jax.tree.map(lambda p: min(0.3, p.shape[0] ** -0.5) if p.shape else 1.0, shapes)
+    return jax.tree.map(lambda p, scale: jnp.asarray(draw.normal(0, scale, p.shape)), shapes, scales)
 
 
 def bound(module, params):

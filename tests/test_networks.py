@@ -32,6 +32,7 @@ def test_what_a_network_shows_of_its_inside_is_what_its_output_is_made_of():
         ("modern", [(16, 16)] * 2),
         ("in_context_dit", [(16, 16)] * 2),
         ("unet", [(4, 4, 16)]),
+        ("edm2_unet", [(4, 4, 16)]),
         ("residual", [(16,)] * 2),
     ],
 )
@@ -108,7 +109,7 @@ def test_labels_matter_and_none_is_a_label_of_its_own(name):
     np.testing.assert_array_equal(net(x, s, t, {}), outs[3])
 
 
-@pytest.mark.parametrize("name", ["dit", "modern", "in_context_dit"])
+@pytest.mark.parametrize("name", ["dit", "modern", "in_context_dit", "unet", "edm2_unet"])
 def test_output_is_float32_with_a_bfloat16_body_and_times_keep_their_precision(name):
     """The derivative in t of a bfloat16 network stays near the float32 one: times never pass through bfloat16."""
     module = build(name, dtype="bfloat16", dropout=0.0)
@@ -228,15 +229,16 @@ def test_guidance_is_an_input_whose_absence_is_scale_one(name):
     def at(scale, interval):
         return net(x, s, t, with_guidance(cond, jnp.full(BATCH, scale), interval))
 
-    np.testing.assert_allclose(net(x, s, t, cond), at(1.0, (0.0, 1.0)), rtol=1e-6, atol=1e-6)
+    unguided = net(x, s, t, cond)
+    np.testing.assert_allclose(unguided, at(1.0, (0.0, 1.0)), rtol=1e-6, atol=1e-6)
     for other in (at(2.0, (0.0, 1.0)), at(1.0, (0.2, 1.0)), at(1.0, (0.0, 0.7))):
-        assert np.abs(other - net(x, s, t, cond)).max() > 1e-4
+        assert np.abs(other - unguided).max() > 1e-4 * np.abs(unguided).max()
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "edm2_unet"])
 def test_a_network_is_affine_in_its_last_kernel(name):
-    """Without it nothing of x is left, but the last bias."""
+    """Without it nothing of x is left, but the last bias. (EDM2's is on a sphere.)"""
     module = build(name)
     params = perturbed(module)
     layer, part = networks.load(FILES.get(name, name)).last_kernel(params)

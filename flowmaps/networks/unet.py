@@ -9,14 +9,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from flowmaps.errors import UsageError
 from flowmaps.networks import embeddings
 from flowmaps.networks._attention import Attention
+from flowmaps.networks._magnitude import unit
+from flowmaps.networks._resize import RESIZE, Images, check_sides
 from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
 from flowmaps.types import Array, Cond, Keys, Params
 
-Images = Float[Array, "b _ _ _"]
-"""[B, H, W, C] of any sides and channels."""
 Vector = Float[Array, "b e"]
 ZERO = nn.initializers.zeros_init()
 
@@ -26,24 +25,6 @@ def normed(x: Images) -> Images:
     channels = x.shape[-1]
     most = max(min(32, channels // 4), 1)
     return nn.GroupNorm(num_groups=max(n for n in range(1, most + 1) if channels % n == 0), epsilon=1e-6)(x)
-
-
-def halved(x: Images) -> Images:
-    """The mean of each 2x2 square."""
-    return nn.avg_pool(x, (2, 2), (2, 2))
-
-
-def doubled(x: Images) -> Images:
-    """Each pixel as a 2x2 square."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-RESIZE = {"same": lambda x: x, "down": halved, "up": doubled}
-
-
-def pixel_norm(x: Vector) -> Vector:
-    """Of mean square 1 (Karras et al. 2018, arXiv:1710.10196)."""
-    return x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-8)
 
 
 class Block(nn.Module):
@@ -78,7 +59,7 @@ class Block(nn.Module):
             return normed(h + nn.Dense(self.channels, dtype=self.dtype)(c)[:, None, None])
         scale, shift = jnp.split(nn.Dense(2 * self.channels, dtype=self.dtype)(c), 2, axis=-1)
         if self.modulation == "double_norm":
-            scale, shift = pixel_norm(scale), pixel_norm(shift)
+            scale, shift = unit(scale), unit(shift)
         return normed(h) * (1 + scale[:, None, None]) + shift[:, None, None]
 
 
@@ -118,11 +99,7 @@ class UNet(nn.Module):
         *,
         dropout: Keys | None = None,
     ) -> Float[Array, "b h w c"] | tuple[Float[Array, "b h w c"], ...]:
-        smallest = 2 ** (len(self.multipliers) - 1)
-        if x.shape[1] % smallest or x.shape[2] % smallest:
-            raise UsageError(
-                f"{x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: set network.multipliers"
-            )
+        check_sides(x, len(self.multipliers))
         body = jnp.bfloat16 if self.dtype == "bfloat16" else None  # None: the input's own precision
         c = TimeAndLabel(4 * self.width, self.num_classes, self.guided)(s, t, cond)
         made = 0
