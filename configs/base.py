@@ -300,6 +300,11 @@ def adversarial(config: ConfigDict, **options: Any) -> ConfigDict:
     return config
 
 
+def one_gpu(config: ConfigDict, variant: str, parts: int) -> ConfigDict:
+    """The config, and as its variant `one_gpu` the same run on one device, whose batches are made of `parts`."""
+    return vary(config, variant, one_gpu={"train.accumulate": parts})
+
+
 def paired(config: ConfigDict, teacher: str, folder: str = "pairs") -> ConfigDict:
     """The config on the pairs that another one's run has made, from whose weights the student starts."""
     config.coupling = part(couplings, "stored", scale=config.coupling.scale, pairs=f"runs/{teacher}/{folder}")
@@ -370,4 +375,40 @@ def celeba(method: str, **options: Any) -> ConfigDict:
     config = images(method, "tfds", **options)
     config.data.update(dataset="celeb_a", crop=140, size=64, flip=True)
     config.network.update(dit("b", 4))
+    return config
+
+
+def afhq(method: str, **options: Any) -> ConfigDict:
+    """AFHQv2 at 64x64 from a folder of 15,803 images, unconditional: DiT-B/4 on pixels, for accelerators."""
+    config = images(method, "folder", **options)
+    config.data.update(size=64, crop=-1, resize=True, flip=True, labels=False)
+    config.network.update(dit("b", 4))
+    return config
+
+
+def fashion_mnist(method: str, **options: Any) -> ConfigDict:
+    """Fashion-MNIST at 28x28 from an .npz file, with its labels, padded to 32x32: a U-Net of 4 million parameters, for
+    one GPU or a patient CPU."""
+    config = images(method, "arrays", **options)
+    config.data.update(path="fashion_mnist.npz", pad=2)
+    config.network = part(networks, "unet", width=64, multipliers=(1, 2, 2), depth=2, attention=(8,), dtype="bfloat16")
+    config.optimizer.update(name="adam", learning_rate=3e-4, schedule="cosine", warmup_steps=500)
+    config.train.update(steps=20_000, batch_size=256, ema=(0.999,), checkpoint_every=2_000)
+    return config
+
+
+def self_distilled(bundle: Callable[..., ConfigDict], method: str, **options: Any) -> ConfigDict:
+    """Self-distillation of flow maps on images as in arXiv:2505.18825: EDM2's U-Net of width 128, RAdam of 1e-2 that
+    falls after 35,000 steps, noise of the data's deviation, 204.8 million images; no labels, no flips."""
+    config = bundle(method, **options)
+    config.data.update(flip=False, labels=False)
+    config.coupling.scale = 0.5
+    small = {"multipliers": (2, 2, 2), "depth": 4, "attention": (16,), "dropout": 0.13}
+    large = {"multipliers": (1, 2, 3, 4), "depth": 3, "attention": (16, 8), "dtype": "bfloat16"}
+    shape = small if bundle is cifar10 else large
+    config.network = part(networks, "edm2_unet", width=128, **shape)
+    config.prediction = part(predictions, "unit_velocity", data_std=0.5)
+    config.optimizer.update(name="radam", learning_rate=1e-2, schedule="rsqrt", warmup_steps=0, clip_norm=1.0)
+    batch_size = 512 if bundle is cifar10 else 256
+    config.train.update(steps=204_800_000 // batch_size, batch_size=batch_size)
     return config

@@ -6,12 +6,13 @@ Trained here by nobody yet.
 python main.py --config=configs/imf_imagenet256.py --mode=train --config.data.dir=/my/latents
 
 The folder holds latents.npy, float16 [1281167, 32, 32, 4], and labels.npy; see flowmaps/data/latents.py.
+`:one_gpu` is the same run on one device, each batch in 16 parts.
 """
 
 from configs import base
 
 
-def get_config():
+def get_config(variant=""):
     config = base.imagenet256("improved_mean_flow", guidance=(1.0, 8.0), label_dropout=0.1)
     inputs = {"start_time": False, "dtype": "bfloat16"}
     config.network = base.part(base.networks, "in_context_dit", **inputs, **base.in_context("b"))
@@ -19,4 +20,4 @@ def get_config():
     config.train.update(steps=800_000, batch_size=1024)
     config.guidance.update(scale=8.0, interval=(0.35, 0.6))
     config.sample.steps = config.eval.steps = (1, 2)
-    return config
+    return base.one_gpu(config, variant, parts=16)

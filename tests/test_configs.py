@@ -22,7 +22,9 @@ from flowmaps.errors import UsageError
 
 FOLDER = Path(base.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("base", "__init__"))
-IN_MEMORY = [n for n in NAMES if not n.endswith(("celeba", "cifar10", "images", "imagenet64", "imagenet256"))]
+OF_USERS = ("celeba", "cifar10", "images", "imagenet64", "imagenet256", "afhq", "fashion_mnist")
+"""Data that the user brings."""
+IN_MEMORY = [n for n in NAMES if not n.endswith(OF_USERS)]
 
 
 FASTER = {"xla_cpu_use_fusion_emitters": False}
@@ -145,17 +147,37 @@ def imagenet64(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def afhq(imagenet64):
+    """The same images: their sub-folders are no classes here."""
+    return imagenet64
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """Six images of two classes."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
+    np.savez(tmp_path / "fashion_mnist.npz", train_x=images, train_y=np.arange(6) % 2)
+    return tmp_path
+
+
 def shrink_images(config: ConfigDict, folder: Path) -> ConfigDict:
     """On the data in `folder`. A U-Net of two resolutions and no depth still has blocks of every kind, down, up and
     with attention, and images of 16x16 suffice it."""
     config = shrink(config)
-    config.data.dir = str(folder)
+    if "path" in config.data:
+        config.data.path = str(folder / config.data.path)
+    else:
+        config.data.dir = str(folder)
     config.train.batch_size = 64 if config.method.name == "shortcut" else 4
     if config.network.name in TRANSFORMERS:
         config.network.depth = 1
     else:
         config.network.update(width=4, depth=0, multipliers=config.network.multipliers[:2], attention=(8,))
-        config.data.size = 16
+        if "size" in config.data:
+            config.data.size = 16
+    if config.network.name == "edm2_unet":
+        config.network.head_width = 4
     return config
 
 
@@ -163,9 +185,9 @@ FIRST = ("edm_cifar10", "edm_imagenet64", "sit_imagenet256")
 BROUGHT = [
     pytest.param(name, marks=() if name in FIRST else pytest.mark.long)
     for name in NAMES
-    if name.endswith(("cifar10", "imagenet64", "imagenet256"))
+    if name.endswith(tuple(set(OF_USERS) - {"celeba", "images"}))
 ]
-"""One of each data set, and the rest, which take ten seconds and more, among the long tests."""
+"""One of each of the first data sets, and the rest, which take ten seconds and more, among the long tests."""
 
 
 @pytest.mark.parametrize("name", BROUGHT)
@@ -173,7 +195,7 @@ def test_a_config_whose_data_the_user_brings_takes_a_step(name, request, tmp_pat
     """The real config, shrunk in width, depth, batch and the size of its pixels."""
     folder = request.getfixturevalue(name.rpartition("_")[2])
     exp = experiment.build(with_teacher(load(name), tmp_path / "runs", partial(shrink_images, folder=folder)))
-    assert exp.dataset.num_classes == 2
+    assert exp.dataset.num_classes == (2 if exp.config.data.get("labels", True) else 0)
     state = experiment.init(exp)
     params = jax.device_get(state.params["student"])
     batch = experiment.global_batch(exp, exp.dataset.train.batch(np.arange(exp.config.train.batch_size) % 4))

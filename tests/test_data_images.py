@@ -182,6 +182,25 @@ def test_flips_mirror_left_to_right_in_training_only(tmp_path):
     np.testing.assert_array_equal(all_of(dataset.test)[0], all_of(plain.test)[0])
 
 
+def test_labels_that_are_not_wanted_are_no_classes(tmp_path):
+    for name in ("a/1.png", "b/2.png"):
+        save(tmp_path / name, picture(0))
+    with_labels, without = (data.load("folder", dir=str(tmp_path), labels=labels) for labels in (True, False))
+    assert (with_labels.num_classes, without.num_classes) == (2, 0)
+    np.testing.assert_array_equal(all_of(without.train)[0], all_of(with_labels.train)[0])
+
+
+def test_arrays_are_padded_with_black(tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 256, (3, 4, 4), np.uint8)
+    np.savez(tmp_path / "grey.npz", train_x=pixels, train_y=np.arange(3), test_x=pixels)
+    dataset = data.load("arrays", path=str(tmp_path / "grey.npz"), pad=2)
+    assert dataset.shape == (8, 8, 1)
+    for source in (dataset.train, dataset.test):
+        x = all_of(source)[0]
+        np.testing.assert_allclose(x[:, 2:6, 2:6, 0], unit(pixels), atol=1e-6)
+        assert np.all(np.delete(x, [2, 3, 4, 5], axis=1) == -1) and np.all(x[:, :, [0, 1, 6, 7]] == -1)
+
+
 def test_held_out_and_training_images_are_all_images_once(tmp_path):
     x = np.arange(40, dtype=np.uint8)[:, None, None, None]
     np.savez(tmp_path / "x.npz", images=x, labels=np.arange(40))

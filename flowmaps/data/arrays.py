@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from flowmaps.data import _memory
 from flowmaps.data._dataset import Dataset
@@ -19,10 +20,11 @@ IMAGES, LABELS = ("images", "x", "arr_0", "train_x"), ("labels", "y", "arr_1", "
 TEST_IMAGES, TEST_LABELS = ("test_images", "test_x"), ("test_labels", "test_y")
 
 
-def make(*, path: str = "", flip: bool = False, held_out: float = 0.0) -> Dataset:
+def make(*, path: str = "", pad: int = 0, flip: bool = False, labels: bool = True, held_out: float = 0.0) -> Dataset:
     """The images of the file `path`.
 
-    flip: mirror training images left to right, half of the time. held_out: the fraction of images kept for the
+    pad: rows and columns of black added on each side. flip: mirror training images left to right, half of the time.
+    labels: whether those that are there are used. held_out: the fraction of images kept for the
     test source where the file has no test images, chosen by a fixed permutation; 0: no test source. Raises
     MissingError where there is no file, UsageError where its arrays are not images.
     """
@@ -36,9 +38,16 @@ def make(*, path: str = "", flip: bool = False, held_out: float = 0.0) -> Datase
     if train is None:
         raise UsageError(f"{file} holds {', '.join(arrays)}: name its images one of {', '.join(IMAGES)}")
     num_classes = 1 + max(pair[1].max() for pair in (train, test) if pair is not None)
+    train, test = (pair and (padded(pair[0], pad), pair[1]) for pair in (train, test))
+    classes = int(num_classes) if labels else 0
     if test is None:
-        return _memory.split(*train, int(num_classes), flip=flip, held_out=held_out)
-    return _memory.dataset(train, test, int(num_classes), flip=flip)
+        return _memory.split(*train, classes, flip=flip, held_out=held_out)
+    return _memory.dataset(train, test, classes, flip=flip)
+
+
+def padded(pixels: UInt8[np.ndarray, "n h w c"], pad: int) -> UInt8[np.ndarray, "n _h _w c"]:
+    """Images with so many black pixels on each side."""
+    return np.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:

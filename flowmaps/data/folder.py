@@ -23,16 +23,17 @@ def make(
     crop: int = 0,
     resize: bool = False,
     flip: bool = False,
+    labels: bool = True,
     held_out: float = 0.0,
 ) -> Dataset:
     """The images below the folder `dir`.
 
     size: the side of the images; 0: all are as large as the first. crop: the side of the centred square cut out
     first; -1: the largest; 0: none. resize: whether images of another size are resized to `size` (antialiased)
-    rather than refused. flip: mirror training images left to right, half of the time. held_out: the fraction
-    kept for the test source, chosen by a fixed permutation; 0: no test source. Grey images have one channel
-    unless others are in colour. Raises MissingError where there is no folder, UsageError that names the file
-    where one is broken or of the wrong size.
+    rather than refused. flip: mirror training images left to right, half of the time. labels: whether sub-folders
+    are classes. held_out: the fraction kept for the test source, chosen by a fixed permutation; 0: no test source.
+    Grey images have one channel unless others are in colour. Raises MissingError where there is no folder, UsageError
+    that names the file where one is broken or of the wrong size.
     """
     if not dir:
         raise UsageError("data.dir is empty: set it to a folder of PNG or JPG images")
@@ -40,7 +41,7 @@ def make(
         raise UsageError("data.resize needs data.size, the side to resize to")
     files = _files.find(dir)
     pixels = _read(list(files.paths.values()), size, crop, resize)
-    return _memory.split(pixels, files.labels, len(files.classes), flip=flip, held_out=held_out)
+    return _memory.split(pixels, files.labels, len(files.classes) if labels else 0, flip=flip, held_out=held_out)
 
 
 def _read(paths: list[Path] | list[zipfile.Path], size: int, crop: int, resize: bool) -> UInt8[np.ndarray, "n h w c"]:

@@ -41,6 +41,7 @@ def make(
     crop: int = 0,
     size: int = 0,
     flip: bool = False,
+    labels: bool = True,
 ) -> Dataset:
     """The feature "image" of a data set, and its "label" where it has one.
 
@@ -48,6 +49,7 @@ def make(
     ~/tensorflow_datasets. split: any of TFDS, such as "train[:90%]"; test_split: likewise for the test source;
     "": none. crop: the side of the centred square cut out first; -1: the largest; 0: none. size: the side to
     resize to (antialiased); 0: as the images are. flip: mirror training images left to right, half of the time.
+    labels: whether those that are there are used.
     Raises MissingError where the data set is not there, UsageError where it holds no such images.
     """
     import tensorflow_datasets as tfds
@@ -71,7 +73,7 @@ def make(
         train=train,
         test=records(test_split, False) if test_split else None,
         shape=first.shape,
-        num_classes=features["label"].num_classes if "label" in features else 0,
+        num_classes=features["label"].num_classes if labels and "label" in features else 0,
         kind="image",
         fingerprint=fingerprint((folder / "dataset_info.json").read_text(), split, test_split, first),
     )
