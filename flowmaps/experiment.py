@@ -207,6 +207,7 @@ def train_step(exp: Experiment) -> step_.Step:
         binds=binds(exp),
         guide=partial(models.guided_teacher, exp.config, exp.method),
         views=views(exp),
+        projections=role_networks.projections(exp.networks),
         coupling=exp.coupling,
         optimizers=exp.optimizers,
         mesh=exp.mesh,

@@ -92,6 +92,11 @@ def views(name: str, made: Mapping[str, nn.Module], readings: Mapping[str, model
     return seen
 
 
+def projections(made: Mapping[str, nn.Module]) -> dict[str, step_.Projection]:
+    """By role, the `project` of those networks that have one."""
+    return {role: network.project for role, network in made.items() if hasattr(network, "project")}
+
+
 def inside(
     network: nn.Module, read: models.Reading, params: Params
 ) -> Callable[[Array, Array, Cond], tuple[Array, ...]]:

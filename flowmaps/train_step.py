@@ -25,6 +25,8 @@ from flowmaps.types import Array, Batch, Keys, Method, Params, Roles
 
 Bind = Callable[[Params], Callable]
 """Parameters -> the role's callable."""
+Projection = Callable[[Params], Params]
+"""Parameters -> the nearest of those that the role's network may have."""
 
 
 class View(NamedTuple):
@@ -52,9 +54,11 @@ def make(
     accumulate: int = 1,
     guide: Callable[[Roles], Roles] = lambda roles: roles,
     views: Mapping[str, View] = {},
+    projections: Mapping[str, Projection] = {},
 ) -> Step:
     """The step of a method whose roles are `binds`, on a batch of rows cut over `mesh`, in `accumulate` parts. `guide`
-    makes the teacher that the losses see of the roles that are bound.
+    makes the teacher that the losses see of the roles that are bound. What an update makes of the parameters of a role
+    that has a projection goes through it, and so into the averages.
 
     Rows have keys of their own, from (seed, step, row): one stream draws the source, one serves each player's loss.
     Metrics of players other than the student carry the player's name; those of a step without its turn are NaN, but
@@ -90,7 +94,8 @@ def make(
         n = optimizers[player].count(state.opt_state[player])
         measured |= {"loss": value, "grad_norm": norm, "learning_rate": optimizers[player].learning_rate(n)}
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        updated = average(method, player, n, apply_gradient(state, player, optimizers[player], gradient))
+        moved = apply_gradient(state, player, optimizers[player], gradient, projections)
+        updated = average(method, player, n, moved)
         kept = jax.tree.map(partial(jnp.where, finite), updated, state)
         return count(kept, player, finite), measured
 
@@ -152,11 +157,19 @@ def _check_blocks(loss: Callable, params: Params, rows_: tuple[Batch, Keys], blo
     jax.eval_shape(loss, params, jax.tree.map(block, rows_))
 
 
-def apply_gradient(state: TrainState, player: str, optimizer: Optimizer, gradient: dict[str, Params]) -> TrainState:
+def apply_gradient(
+    state: TrainState,
+    player: str,
+    optimizer: Optimizer,
+    gradient: dict[str, Params],
+    projections: Mapping[str, Projection],
+) -> TrainState:
     """The state after the player's update: with its next parameters, and its optimizer's next state."""
     mine = {role: state.params[role] for role in gradient}
     updates, opt_state = optimizer.update(gradient, state.opt_state[player], mine)
-    params = {**state.params, **optax.apply_updates(mine, updates)}
+    mine = optax.apply_updates(mine, updates)
+    projected = {role: projections[role](mine[role]) for role in mine if role in projections}
+    params = {**state.params, **mine, **projected}
     return state.replace(params=params, opt_state={**state.opt_state, player: opt_state})
 
 

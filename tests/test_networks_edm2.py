@@ -1,5 +1,6 @@
 """EDM2's U-Net: its sizes, its magnitudes, its weights on spheres through training."""
 
+import functools
 from functools import partial
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from small_networks import BATCH, bound, build, count, inputs, perturbed
 
 from configs import base
-from flowmaps import networks
+from flowmaps import experiment, networks
 from flowmaps.errors import UsageError
 from flowmaps.networks import _magnitude, edm2_unet
 
@@ -107,6 +108,28 @@ def test_it_starts_at_zero_on_its_spheres_and_projections_repeat_nothing():
     once = module.project(perturbed(module))
     check_spheres(once)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), module.project(once), once)
+
+
+def test_training_keeps_weights_on_their_spheres():
+    """Through the optimizer's updates, whatever the learning rate; they turn, and the average follows them."""
+    config = base.digits("flow_matching")
+    small = {"width": 8, "multipliers": (1,), "depth": 0, "head_width": 8}
+    config.network = base.part(networks, "edm2_unet", **small)
+    config.optimizer.update(learning_rate=0.1, schedule="constant")
+    config.mesh.data = 1
+    exp = experiment.build(config)
+    current = experiment.init(exp)
+    start = jax.device_get(current.params["student"])
+    batch = experiment.global_batch(exp, exp.examples.batch(np.arange(config.train.batch_size)))
+    step = experiment.train_step(exp)
+    for _ in range(3):  # the first moves the output's gain alone, which is 0
+        current, _ = step(current, batch)
+    end, average = jax.device_get((current.params["student"], current.ema["0.999"]))
+    check_spheres(end)
+    kernel = ("Block_0", "first", "kernel")
+    first, last, mean = (functools.reduce(dict.get, kernel, tree) for tree in (start, end, average))
+    assert np.vdot(first, last) < 0.999 * np.vdot(first, first)
+    assert np.vdot(mean, last) > np.vdot(first, last)
 
 
 def check_spheres(params):

@@ -1,4 +1,5 @@
 import re
+import types
 from functools import partial
 
 import chex
@@ -42,7 +43,19 @@ def regression(roles, batch, keys, step):
     return Loss(both, {"first": first.mean()})
 
 
-def experiment(method, params, *, binds=None, mesh=None, batch=32, accumulate=1, decays=(), other_decays=(), **options):
+def experiment(
+    method,
+    params,
+    *,
+    binds=None,
+    mesh=None,
+    batch=32,
+    accumulate=1,
+    decays=(),
+    other_decays=(),
+    projections=types.MappingProxyType({}),
+    **options,
+):
     """The jitted step, its first state and a batch. decays: of the student's averages, and those of others by role."""
     mesh = mesh or sharding.make_mesh(1, 1)
     binds = binds or dict.fromkeys(params, linear)
@@ -58,6 +71,7 @@ def experiment(method, params, *, binds=None, mesh=None, batch=32, accumulate=1,
         mesh=mesh,
         seed=7,
         accumulate=accumulate,
+        projections=projections,
     )
     where = (shardings, sharding.rows(mesh))
     out = (shardings, sharding.replicated(mesh))
@@ -322,6 +336,41 @@ def test_target_and_averages_follow_their_recursions():
         slow += (1 - min(warm, 0.999)) * (p - slow)
     ours = [current.params["student"], current.target, current.ema["0.5"], current.ema["0.999"]]
     np.testing.assert_allclose([o["p"] for o in ours], [p, target, fast, slow], rtol=1e-13)
+
+
+@pytest.mark.float64
+def test_updates_end_with_the_projection_of_each_role_that_has_one():
+    """Of every player; target and averages take in what has been projected. Here a number is halved."""
+
+    def halve(params):
+        return jax.tree.map(lambda p: p / 2, params)
+
+    losses = {"student": pull("student", "target", 0.5), "critic": pull("critic", "free", -2.0)}
+    owners = {"critic": "critic", "free": "critic"}
+    method = Method(losses, samplers.composed, owners=owners, target_decay=lambda step: 0.75)
+    params = numbers(student=1.0, critic=3.0, free=2.0)
+    parts = experiment(
+        method,
+        params,
+        binds=dict.fromkeys(params, number),
+        decays=(0.1,),
+        other_decays={"critic": (0.1,)},
+        projections={"student": halve, "critic": halve},
+    )
+    current, _ = run(*parts, steps=2)
+    p = target = p_average = 1.0
+    q, q_average, free = 3.0, 3.0, 2.0
+    for n in range(2):
+        p = (p - 0.1 * (p - 0.5 * target)) / 2
+        target += 0.25 * (p - target)
+        gap = q + 2 * free
+        q, free = (q - 0.1 * gap) / 2, free - 0.2 * gap
+        kept = min((1 + n) / (10 + n), 0.1)
+        p_average += (1 - kept) * (p - p_average)
+        q_average += (1 - kept) * (q - q_average)
+    ours = [current.params["student"], current.target, current.ema["0.1"], current.params["critic"]]
+    ours += [current.extras_ema["critic"]["0.1"], current.params["free"]]
+    np.testing.assert_allclose([o["p"] for o in ours], [p, target, p_average, q, q_average, free], rtol=1e-13)
 
 
 def test_steps_that_are_not_finite_leave_the_state_to_the_bit_and_are_counted():

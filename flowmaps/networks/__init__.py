@@ -2,7 +2,7 @@
 
 Each file's `make` is a Linen module that knows the shape of its data and the number of their classes, and whose
 `inputs()` are example inputs; a module is bound to its parameters to become a plain callable, and losses see nothing
-else.
+else. Where it has a `project(params)`, each update of the parameters ends with it, such as on spheres.
 """
 
 import inspect
