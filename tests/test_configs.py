@@ -38,14 +38,14 @@ def load(run: str) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config(*filter(None, [variant]))
 
 
-TRANSFORMERS = {"dit": {"heads": 2}, "in_context_dit": {"heads": 2, "head_depth": 1}}
-"""Networks, and what of them goes with a small width and depth."""
+SMALL = {"dit": {"heads": 2}, "in_context_dit": {"heads": 2, "head_depth": 1}, "edm2_unet": {"head_width": 4}}
+"""Network -> what of it goes with a small width and depth."""
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
     config.network.update({"width": 16, "depth": 2})
     config.players.critic.network.update({"width": 8, "depth": 2})
-    config.network.update(TRANSFORMERS.get(config.network.name, {}))
+    config.network.update(SMALL.get(config.network.name, {}))
     config.train.batch_size = 256
     if "every" in config.method:
         config.method.every = 1  # periods are test_players' matter
@@ -170,7 +170,7 @@ def shrink_images(config: ConfigDict, folder: Path) -> ConfigDict:
     else:
         config.data.dir = str(folder)
     config.train.batch_size = 64 if config.method.name == "shortcut" else 4
-    if config.network.name in TRANSFORMERS:
+    if config.network.name.endswith("dit"):
         config.network.depth = 1
     else:
         config.network.update(width=4, depth=0, multipliers=config.network.multipliers[:2], attention=(8,))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_networks import BATCH, bound, build, count, inputs, perturbed
 
-from configs import base
+from configs import base, lsd_cifar10
 from flowmaps import experiment, networks
 from flowmaps.errors import UsageError
 from flowmaps.networks import _magnitude, edm2_unet
@@ -22,6 +22,24 @@ def test_it_has_the_papers_parameters(size, millions):
     embedded = 4 * module.width
     paper = count(module) - (module.width * embedded + 1) - embedded + 128
     assert round(paper / 1e6, 1) == millions
+
+
+def test_it_is_the_network_of_the_published_flow_map():
+    """54,673,314 parameters for LSD on CIFAR-10 (arXiv:2505.18825, released code), whose two times are two layers, with
+    the log-variance's 128 and without the gain of one of them."""
+    options = {name: value for name, value in lsd_cifar10.get_config().network.items() if name != "name"}
+    module = networks.make("edm2_unet", shape=(32, 32, 3), num_classes=0, **options)
+    assert count(module) == 54_673_314 - 128 + 1
+
+
+@pytest.mark.float64
+def test_scale_is_a_change_of_units():
+    """scale c: f_c(c x) = c f_1(x)."""
+    one, scaled = (build("edm2_unet", scale=c, dropout=0.0) for c in (1.0, 3.0))
+    params, (x, s, t, cond) = perturbed(one), inputs(one)
+    np.testing.assert_allclose(
+        bound(scaled, params)(3 * x, s, t, cond), 3 * bound(one, params)(x, s, t, cond), rtol=1e-9
+    )
 
 
 @pytest.mark.float64

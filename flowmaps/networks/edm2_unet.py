@@ -114,6 +114,8 @@ class Edm2UNet(nn.Module):
     """Sides of the images that have attention."""
     head_width: int = 64
     """Channels of a head of attention."""
+    scale: float = 1.0
+    """The data's standard deviation: the network sees and gives numbers of order one."""
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -141,7 +143,7 @@ class Edm2UNet(nn.Module):
             return apply(h, c.astype(body), layer_keys(dropout, made))
 
         ones = jnp.ones_like(x[..., :1])  # stand for a bias
-        h = Weights(channels[0], 3, name="input")(jnp.concatenate([x, ones], axis=-1).astype(body))
+        h = Weights(channels[0], 3, name="input")(jnp.concatenate([x / self.scale, ones], axis=-1).astype(body))
         skips = [h]
         for level in levels:
             if level:
@@ -161,7 +163,9 @@ class Edm2UNet(nn.Module):
         out = Weights(self.outputs * x.shape[-1], 3, name="output")(h.astype(c.dtype))
         out = out.astype(jnp.promote_types(x.dtype, jnp.float32))
         gains = self.param("output_gains", nn.initializers.zeros_init(), (self.outputs,))
-        heads = tuple(g * head for g, head in zip(gains, jnp.split(out, self.outputs, axis=-1), strict=True))
+        heads = tuple(
+            self.scale * g * head for g, head in zip(gains, jnp.split(out, self.outputs, axis=-1), strict=True)
+        )
         return heads[0] if self.outputs == 1 else heads
 
     def heads(self, channels: int) -> int:
