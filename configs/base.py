@@ -406,8 +406,7 @@ def self_distilled(bundle: Callable[..., ConfigDict], method: str, **options: An
     small = {"multipliers": (2, 2, 2), "depth": 4, "attention": (16,), "dropout": 0.13}
     large = {"multipliers": (1, 2, 3, 4), "depth": 3, "attention": (16, 8), "dtype": "bfloat16"}
     shape = small if bundle is cifar10 else large
-    config.network = part(networks, "edm2_unet", width=128, **shape)
-    config.prediction = part(predictions, "unit_velocity", data_std=0.5)
+    config.network = part(networks, "edm2_unet", width=128, scale=0.5, **shape)
     config.optimizer.update(name="radam", learning_rate=1e-2, schedule="rsqrt", warmup_steps=0, clip_norm=1.0)
     batch_size = 512 if bundle is cifar10 else 256
     config.train.update(steps=204_800_000 // batch_size, batch_size=batch_size)

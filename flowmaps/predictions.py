@@ -34,12 +34,6 @@ def velocity(*, interpolant: Interpolant) -> Prediction:
     return lambda raw: raw
 
 
-def unit_velocity(*, interpolant: Interpolant, data_std: float = 0.5) -> Prediction:
-    """The output times `data_std` is v_{s,t}, and the network is fed x / data_std (arXiv:2505.18825, appendix F): where
-    noise and data have this deviation, a network that keeps magnitudes sees and says numbers of order one."""
-    return around(lambda x, s, t, cond: (x / data_std, s, t, cond), lambda out, cond: data_std * out)
-
-
 def data(*, interpolant: Interpolant, data_std: float = 0.5, clip: float = 0.0) -> Prediction:
     """The output is E[x1 | x_s]. Singular where beta = 0, unless beta counts as no less than `clip` where it divides:
     the noise's share of the velocity is then too small there (pixel MeanFlow, arXiv:2601.22158, divides both the

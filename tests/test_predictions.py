@@ -110,18 +110,6 @@ def test_regular_at_both_ends(name):
         assert np.isfinite(out).all() and np.abs(out).max() < 10
 
 
-def test_a_unit_velocity_is_that_of_data_of_unit_deviation():
-    """Of data and noise c times as large, asked of a network that knows those of deviation 1, v is c times theirs."""
-    path, c = interpolants.linear(), 0.25
-    read = predictions.make("unit_velocity", interpolant=path, data_std=c)
-
-    def network(x, s, t, cond, *, dropout=None):
-        return jnp.sin(x) + (t - s)[:, None]
-
-    x, s, t = jnp.linspace(-2, 2, 8).reshape(4, 2), jnp.full(4, 0.2), jnp.full(4, 0.7)
-    np.testing.assert_allclose(read(network)(c * x, s, t, {}), c * network(x, s, t, {}), rtol=1e-6)
-
-
 def test_unknown_predictions_are_told_the_nearest():
     with pytest.raises(UsageError, match="unknown prediction 'nois': did you mean 'noise'"):
         predictions.make("nois", interpolant=interpolants.linear())
