@@ -29,7 +29,8 @@ def load(name: str) -> ModuleType:
     """The network's file. Raises MissingError where a path has none, UsageError for another name or what makes no
     network."""
     if not name.endswith(".py"):
-        return lookup.load_module(sys.modules[__name__], "network", name)
+        lookup.check_name("network", name, names())
+        return _module(name)
     module = lookup.load_file("network", name)
     make = getattr(module, "make", None)
     if make is None or not {"shape", "num_classes"} <= set(inspect.signature(make).parameters):
@@ -47,7 +48,7 @@ def options(name: str) -> dict[str, Any]:
 
 def names() -> tuple[str, ...]:
     """All networks."""
-    return tuple(n for n in lookup.modules(sys.modules[__name__]) if hasattr(load(n), "make"))
+    return tuple(n for n in lookup.modules(sys.modules[__name__]) if hasattr(_module(n), "make"))
 
 
 def make(
@@ -106,3 +107,7 @@ def bind(module: nn.Module, params: Params, shown: list[Array] | None = None) ->
 
     first.heads = heads
     return first
+
+
+def _module(name: str) -> ModuleType:
+    return lookup.load_module(sys.modules[__name__], "network", name)
