@@ -29,7 +29,7 @@ def test_rows_are_the_arrays_times_the_scale(folder):
 @pytest.mark.parametrize(
     ("latents", "labels", "error", "message"),
     [
-        (None, None, MissingError, r"there is no file .*latents\.npy: encode the images"),
+        (None, None, MissingError, r"there are no latents in .*: make them with `python scripts/enc"),
         (b"not an array", None, UsageError, r"latents\.npy is not a readable \.npy file"),
         (np.zeros((3, 4, 4, 2), np.uint8), None, UsageError, r"is uint8 \[3, 4, 4, 2\], not float16 or float32"),
         (np.zeros((3, 4, 4, 2), np.float32), np.zeros(2, int), UsageError, r"int64 \[2\], .* each of the 3 latents"),

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from flowmaps import lookup
-from flowmaps.data._dataset import ENDLESS, Dataset, Source
+from flowmaps.data._dataset import ENDLESS, Coding, Dataset, Source
 from flowmaps.data._images import read_image
 from flowmaps.data._loader import Loader, loader
 from flowmaps.data._paired import draw, paired
@@ -16,6 +16,7 @@ from flowmaps.data._pairs import Pairs, pairs
 
 __all__ = [
     "ENDLESS",
+    "Coding",
     "Dataset",
     "Loader",
     "Pairs",

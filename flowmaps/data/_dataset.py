@@ -38,6 +38,15 @@ class Modes(NamedTuple):
     """x [N, 2] -> int [N], the part that each point lies in, 0 to count - 1, or -1 for none."""
 
 
+class Coding(NamedTuple):
+    """How latents become images."""
+
+    autoencoder: str
+    """The .safetensors file of its weights, see flowmaps/autoencoders.py."""
+    scale: float
+    """What the autoencoder's latents were multiplied by."""
+
+
 class Dataset(NamedTuple):
     """A data set; images lie in [-1, 1], channels last."""
 
@@ -57,6 +66,8 @@ class Dataset(NamedTuple):
     """Of a plane whose law is one of separate parts."""
     source: Source | None = None
     """Held-out rows of a second data set, from which generation starts; None: from Gaussian noise."""
+    coding: Coding | None = None
+    """Of latents that are to be shown as images."""
 
 
 def fingerprint(*facts: Any) -> str:

@@ -46,6 +46,12 @@ def gaussian(u: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
+def normals(key: Keys, count: int) -> Float64[np.ndarray, "n count"]:
+    """`count` independent standard normals a row."""
+    u = uniforms(key, count + count % 2).reshape(-1, 2)
+    return gaussian(u).reshape(len(key), -1)[:, :count]
+
+
 def _words(value: int | np.ndarray) -> np.ndarray:
     return np.atleast_1d(np.asarray(value, np.int64)).astype(np.uint64)
 

@@ -1,19 +1,27 @@
-"""Images as an autoencoder's latents, made beforehand: a folder with latents.npy, float [N, H, W, C], which stays on
-disk and is read as it is needed, and where there are classes labels.npy, whole numbers [N] from 0 on.
+"""Images as an autoencoder's latents, made beforehand, which stay on disk and are read as they are needed.
+
+A folder that scripts/encode_latents.py has made holds the Gaussian of each image, from which every epoch draws anew
+(flowmaps/latent_files.py). Or it has latents.npy, float [N, H, W, C], and where there are classes labels.npy, whole
+numbers [N] from 0 on.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float32, Int
 
-from flowmaps.data._dataset import Dataset, fingerprint
+from flowmaps import latent_files
+from flowmaps.data import _images, _random
+from flowmaps.data._dataset import Coding, Dataset, fingerprint
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.types import NULL_LABEL
 
 STAMPS = 64
 """Rows whose content tells one file from another."""
+NOISE = 1
+"""Of an example's key: the flip of its image takes the key itself."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +43,86 @@ class Latents:
         return {"x1": x1, "label": self.labels[indices].astype(np.int32)}
 
 
-def make(*, dir: str = "", scale: float = 0.18215) -> Dataset:
+@dataclass(frozen=True)
+class Gaussians:
+    """Draws from the Gaussians of a folder, times `scale`."""
+
+    shards: tuple[np.ndarray, ...]
+    """Of records; all but the last have equally many."""
+    labels: Int[np.ndarray, " n"]
+    scale: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(
+        self, indices: Int[np.ndarray, " n"], seed: int = 0, epoch: int | Int[np.ndarray, " n"] = 0
+    ) -> dict[str, np.ndarray]:
+        """What any source gives: mean + std * noise of the image or, half of the time where it is there, of its mirror
+        image, both drawn from (seed, epoch, index)."""
+        mean, std = self.moments(indices, _images.flips(indices, seed, epoch))
+        noise = _random.normals(_random.keys(seed, epoch, indices, NOISE), mean[0].size)
+        x1 = np.float32(self.scale) * (mean + std * noise.reshape(mean.shape).astype(np.float32))
+        return {"x1": x1, "label": self.labels[indices].astype(np.int32)}
+
+    def moments(
+        self, indices: Int[np.ndarray, " n"], mirrored: Bool[np.ndarray, " n"]
+    ) -> tuple[Float32[np.ndarray, "n h w c"], Float32[np.ndarray, "n h w c"]]:
+        """Mean and standard deviation of each image, or of the mirror image where there is one."""
+        copies, *shape = self.shards[0].dtype["mean"].shape
+        copy = mirrored * (copies - 1)
+        mean, std = (np.empty((len(indices), *shape), np.float32) for _ in range(2))
+        files, places = np.divmod(indices, len(self.shards[0]))
+        for file in np.unique(files):
+            here = files == file
+            for part, values in (("mean", mean), ("std", std)):
+                values[here] = self.shards[file][part][places[here], copy[here]]
+        return mean, std
+
+
+def make(*, dir: str = "", scale: float = 0.18215, autoencoder: str = "") -> Dataset:
     """The latents of the folder `dir`, times `scale` (0.18215: Stable Diffusion's, which brings them to unit variance).
 
-    Raises MissingError where there is no such file, UsageError where its arrays are not latents and their labels.
+    autoencoder: the .safetensors file of the autoencoder that makes images of samples; "": samples stay latents.
+    Raises MissingError where there are no latents, or not all, UsageError where the arrays are not latents and their
+    labels.
     """
-    file = Path(dir).expanduser() / "latents.npy"
+    folder = Path(dir).expanduser()
+    found = _encoded(folder, scale) if (folder / "latents.json").is_file() else _array(folder, scale)
+    return found._replace(coding=Coding(autoencoder, scale) if autoencoder else None)
+
+
+def _encoded(folder: Path, scale: float) -> Dataset:
+    """The Gaussians of a folder."""
+    origin = json.loads((folder / "latents.json").read_text())
+    if not (folder / "statistics.json").is_file():
+        files = latent_files.files(folder, origin)
+        left = sum(not file.is_file() for file in files)
+        raise MissingError(
+            f"the latents in {folder} are not finished, {left} of {len(files)} files are missing: give the command of "
+            "scripts/encode_latents.py that makes them again"
+        )
+    shards = tuple(map(read, latent_files.files(folder, origin)))
+    labels = np.full(origin["count"], NULL_LABEL, np.int32)
+    if origin["num_classes"]:
+        labels = np.asarray(read(folder / "labels.npy"))
+    return Dataset(
+        train=Gaussians(shards, labels, scale),
+        test=None,
+        shape=tuple(origin["shape"]),
+        num_classes=origin["num_classes"],
+        kind="latent",
+        fingerprint=fingerprint("latents", scale, origin, (folder / "statistics.json").read_text()),
+    )
+
+
+def _array(folder: Path, scale: float) -> Dataset:
+    """The latents of a single array."""
+    file = folder / "latents.npy"
     if not file.is_file():
         raise MissingError(
-            f"there is no file {file}: encode the images with an autoencoder, save them there as float16 or float32 "
-            "[N, H, W, C] (and labels.npy beside them), and set data.dir to the folder"
+            f"there are no latents in {folder}: make them with `python scripts/encode_latents.py --out=FOLDER` (--help "
+            "says more) and set data.dir to that folder"
         )
     rows = read(file)
     if rows.dtype not in (np.float16, np.float32) or rows.ndim != 4 or len(rows) == 0:
