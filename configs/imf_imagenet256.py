@@ -5,7 +5,7 @@ Trained here by nobody yet.
 
 python main.py --config=configs/imf_imagenet256.py --mode=train --config.data.dir=/my/latents
 
-The folder holds latents.npy, float16 [1281167, 32, 32, 4], and labels.npy; see flowmaps/data/latents.py.
+scripts/encode_latents.py makes the folder; --config.data.autoencoder=FILE.safetensors makes images of samples.
 `:one_gpu` is the same run on one device, each batch in 16 parts.
 """
 

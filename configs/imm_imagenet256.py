@@ -3,7 +3,7 @@
 
 python main.py --config=configs/imm_imagenet256.py --mode=train --config.data.dir=/my/latents
 
-The folder holds latents.npy, float16 [1281167, 32, 32, 4], and labels.npy; see flowmaps/data/latents.py.
+scripts/encode_latents.py makes the folder; --config.data.autoencoder=FILE.safetensors makes images of samples.
 """
 
 from configs import base

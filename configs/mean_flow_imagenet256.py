@@ -3,7 +3,7 @@ trained in, 240 epochs. Published: FID 3.43 at 1 evaluation, 2.93 at 2. Trained 
 
 python main.py --config=configs/mean_flow_imagenet256.py --mode=train --config.data.dir=/my/latents
 
-The folder holds latents.npy, float16 [1281167, 32, 32, 4], and labels.npy; see flowmaps/data/latents.py.
+scripts/encode_latents.py makes the folder; --config.data.autoencoder=FILE.safetensors makes images of samples.
 `:one_gpu` is the same run on one device, each batch in 8 parts.
 """
 

@@ -3,7 +3,7 @@ options, guidance 1.5 trained in. Published: FID 10.6 at 1 step, 7.8 at 4, 3.8 a
 
 python main.py --config=configs/shortcut_imagenet256.py --mode=train --config.data.dir=/my/latents
 
-The folder holds latents.npy, float16 [1281167, 32, 32, 4], and labels.npy; see flowmaps/data/latents.py.
+scripts/encode_latents.py makes the folder; --config.data.autoencoder=FILE.safetensors makes images of samples.
 `:one_gpu` is the same run on one device, each batch in 8 parts.
 """
 

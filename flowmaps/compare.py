@@ -375,6 +375,6 @@ def planes(exp: Experiment, made: Mapping[str, Generated]) -> bytes:
 def images(exp: Experiment, made: Mapping[str, Generated]) -> bytes:
     """Rows of images above real ones of the same labels."""
     first = next(iter(made.values()))
-    shown = {label: samples.x for label, samples in made.items()}
-    shown["real"] = sample.real_like(exp, first.labels, len(first.x))
-    return plots.image_grid({label: sample.visible(x) for label, x in shown.items()})
+    rows, show = {label: samples.x for label, samples in made.items()}, sample.shown(exp)
+    rows["real"] = sample.real_like(exp, first.labels, len(first.x))
+    return plots.image_grid({label: show(x) for label, x in rows.items()})

@@ -1,7 +1,7 @@
 """`--mode=sample`: pictures of a trained run over step counts, from the same noise and labels, and samples to keep."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from absl import logging
 from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from flowmaps import data, evaluate, experiment, generate, pairs, plots, solvers
+from flowmaps import autoencoders, coding, data, evaluate, experiment, generate, pairs, plots, solvers
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.files import write_whole
@@ -20,6 +20,8 @@ from flowmaps.generate import Edit, Generated
 from flowmaps.solvers import latents
 from flowmaps.types import Array, Cond, Params
 
+Show = Callable[[Float[np.ndarray, "n _ _ _"]], UInt8[np.ndarray, "n _ _ _"]]
+"""Examples -> the images that they are, as bytes."""
 LINES = 400
 """Samples whose way is drawn."""
 ACROSS = 1280
@@ -41,7 +43,7 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
     In workdir/samples: grid.png, a row or panel for each step count; of planes also trajectories.png; where
     config.sample.interpolations asks for them interpolations.png; and samples.npz of the largest step count, with
     `arr_0` uint8 [N, H, W, C] for images and float32 for planes and latents, and `arr_1` int64 labels where there are
-    classes. Returns that folder.
+    classes. Latents with config.data.autoencoder are decoded, and are images then. Returns that folder.
 
     With config.sample.pairs it makes pairs for students and returns their folder, see flowmaps/pairs.py.
 
@@ -54,13 +56,15 @@ def run(config: ConfigDict, workdir: str | Path) -> Path:
         return pairs.run(exp, Path(workdir))
     params = parameters(exp, Path(workdir))
     made = {steps: draw(exp, program, params[steps], steps) for steps in sorted(params)}
-    pictures = draw_plane(exp, params, made) if exp.dataset.kind == "plane" else draw_images(exp, program, params, made)
+    plane, show = exp.dataset.kind == "plane", shown(exp)
+    pictures = draw_plane(exp, params, made) if plane else draw_images(exp, program, params, made, show)
+    kept = numbers(exp, made[max(made)].x, show)
     if jax.process_index() == 0:
         for stale in directory.glob("*.png"):
             stale.unlink()
         for name, picture in pictures.items():
             write_whole(directory / name, picture)
-        save(directory / "samples.npz", exp, made[max(made)])
+        save(directory / "samples.npz", kept, made[max(made)].labels)
         logging.info("samples of %s steps by %s: %s", ", ".join(map(str, made)), program.sampler, directory)
     return directory
 
@@ -90,6 +94,8 @@ def check(exp: Experiment) -> generate.Program:
         evaluate.check_learned(exp, "sample", steps)
     if chosen.interpolations:
         same_class_pairs(exp)
+    if exp.dataset.coding is not None:
+        check_autoencoder(exp)
     return generate.program(exp, batch_size=min(chosen.num_samples, exp.config.eval.batch_size), edit=edit)
 
 
@@ -103,6 +109,14 @@ def edited(exp: Experiment) -> Edit | None:
     if exp.method.model is not None:
         raise UsageError("sample.start needs states without a latent, which this method's network has not seen")
     return Edit(data.read_image(start, exp.dataset.shape), exp.config.sample.start_time)
+
+
+def check_autoencoder(exp: Experiment) -> None:
+    """Raises UsageError where data.autoencoder is one of other latents, MissingError where it has no file."""
+    path, channels = exp.dataset.coding.autoencoder, exp.dataset.shape[-1]
+    own = autoencoders.describe(path).latent_channels
+    if own != channels:
+        raise UsageError(f"data.autoencoder={path!r} has latents of {own} channels, and these data have {channels}")
 
 
 def draw(exp: Experiment, program: generate.Program, params: Params, steps: int) -> Generated:
@@ -124,19 +138,23 @@ def draw_plane(exp: Experiment, params: Mapping[int, Params], made: Mapping[int,
 
 
 def draw_images(
-    exp: Experiment, program: generate.Program, params: Mapping[int, Params], made: Mapping[int, Generated]
+    exp: Experiment,
+    program: generate.Program,
+    params: Mapping[int, Params],
+    made: Mapping[int, Generated],
+    show: Show,
 ) -> dict[str, bytes]:
     """The first images at each step count, and below them real ones of the same labels, or the edited one."""
     across = columns(exp)
-    shown = {plots.caption(steps): samples.x[:across] for steps, samples in made.items()}
+    rows = {plots.caption(steps): samples.x[:across] for steps, samples in made.items()}
     if program.edit is None:
-        shown["real"] = real_like(exp, made[max(made)].labels, across)
+        rows["real"] = real_like(exp, made[max(made)].labels, across)
     else:
-        shown["given"] = program.edit.example[None]
-    pictures = {"grid.png": shown}
+        rows["given"] = program.edit.example[None]
+    pictures = {"grid.png": rows}
     if exp.config.sample.interpolations:
         pictures["interpolations.png"] = interpolations(exp, params[max(made)])
-    return {file: plots.image_grid({name: visible(x) for name, x in rows.items()}) for file, rows in pictures.items()}
+    return {file: plots.image_grid({name: show(x) for name, x in rows.items()}) for file, rows in pictures.items()}
 
 
 def held_out(exp: Experiment, count: int) -> Float[np.ndarray, "_ *d"]:
@@ -147,7 +165,18 @@ def held_out(exp: Experiment, count: int) -> Float[np.ndarray, "_ *d"]:
 
 def columns(exp: Experiment) -> int:
     """The number of images in a row of a picture."""
-    return int(np.clip(ACROSS // exp.dataset.shape[1], 1, min(MOST_COLUMNS, exp.config.sample.num_samples)))
+    coded = exp.dataset.coding
+    width = exp.dataset.shape[1] * (1 if coded is None else autoencoders.describe(coded.autoencoder).factor)
+    return int(np.clip(ACROSS // width, 1, min(MOST_COLUMNS, exp.config.sample.num_samples)))
+
+
+def shown(exp: Experiment) -> Show:
+    """How the experiment's examples become visible: latents that have an autoencoder are decoded by it."""
+    coded = exp.dataset.coding
+    if coded is None:
+        return visible
+    decode = coding.decoder(autoencoders.read(coded.autoencoder), exp.mesh, coded.scale)
+    return lambda x: np.concatenate([to_uint8(images) for images in decode(x)])
 
 
 def visible(x: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w colours"]:
@@ -218,12 +247,18 @@ def real_like(exp: Experiment, labels: np.ndarray | None, count: int) -> Float[n
     return np.stack([left[label].pop(0) if left[label] else grey for label in labels[:count].tolist()])
 
 
-def save(path: Path, exp: Experiment, made: Generated) -> None:
+def numbers(exp: Experiment, x: Float[np.ndarray, "n *d"], show: Show) -> np.ndarray:
+    """Samples as they are kept: images as bytes, points and latents that stay such as they are."""
+    if exp.dataset.coding is not None:
+        return show(x)
+    return x.astype(np.float32) if exp.dataset.kind in ("plane", "latent") else to_uint8(x)
+
+
+def save(path: Path, x: np.ndarray, labels: Int[np.ndarray, " n"] | None) -> None:
     """Writes samples as evaluators of others read them (the format of ADM's)."""
-    x = made.x.astype(np.float32) if exp.dataset.kind in ("plane", "latent") else to_uint8(made.x)
-    labels = {} if made.labels is None else {"arr_1": made.labels.astype(np.int64)}
+    named = {} if labels is None else {"arr_1": labels.astype(np.int64)}
     file = io.BytesIO()
-    np.savez(file, arr_0=x, **labels)
+    np.savez(file, arr_0=x, **named)
     write_whole(path, file.getvalue())
 
 

@@ -19,6 +19,7 @@ from flowmaps.files import write_whole
 FREE = (
     "compilation_cache",
     "coupling.pairs",
+    "data.autoencoder",
     "data.dir",
     "data.path",
     "eval",
@@ -35,9 +36,9 @@ FREE = (
     "train.max_skipped",
     "train.steps",
 )
-"""Fields and sections that may change while a run goes on: its length, how it is watched, evaluated and sampled, and
-the devices it is spread over, and where its data lie (the run knows them by their fingerprint). Any other field would
-make what is learned another, and the run with it."""
+"""Fields and sections that may change while a run goes on: its length, how it is watched, evaluated and sampled, the
+devices it is spread over, where its data lie (the run knows them by their fingerprint) and what makes images of them.
+Any other field would make what is learned another, and the run with it."""
 
 NOTHING = ("absent", None)
 """A field that an earlier version did not have, and one that is not set, are the same."""

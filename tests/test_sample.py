@@ -5,11 +5,12 @@ import io
 import jax
 import numpy as np
 import pytest
+import sd_autoencoder
 import small_runs
 from PIL import Image
 
 from configs import base
-from flowmaps import evaluate, experiment, generate, plots, sample
+from flowmaps import autoencoders, coding, evaluate, experiment, generate, plots, sample, train
 from flowmaps.errors import MissingError, UsageError
 
 
@@ -61,7 +62,11 @@ def test_all_rows_of_the_grid_come_from_one_noise():
     made = {steps: sample.draw(exp, sample.check(exp), weights, steps) for steps in (1, 2)}
     grid = np.asarray(
         Image.open(
-            io.BytesIO(sample.draw_images(exp, sample.check(exp), dict.fromkeys(made, weights), made)["grid.png"])
+            io.BytesIO(
+                sample.draw_images(exp, sample.check(exp), dict.fromkeys(made, weights), made, sample.visible)[
+                    "grid.png"
+                ]
+            )
         )
     )
     first, second, real = np.split(np.concatenate([grid, np.zeros_like(grid[:8])]), 3)
@@ -128,7 +133,7 @@ def test_an_image_is_noised_and_carried_on(tmp_path, monkeypatch):
     assert (made[2].nfe, made[8].nfe) == (1, 2)
     drawn = []
     monkeypatch.setattr(plots, "image_grid", lambda rows: drawn.append(rows) or b"")
-    sample.draw_images(exp, sample.check(exp), {}, made)
+    sample.draw_images(exp, sample.check(exp), {}, made, sample.visible)
     (rows,) = drawn
     assert list(rows) == ["2 steps", "8 steps", "given"]
     np.testing.assert_array_equal(rows["given"], np.full((1, 8, 8, 1), 255))
@@ -153,14 +158,55 @@ def test_what_cannot_be_edited_is_one_line(tmp_path, monkeypatch, fields, error,
     assert not (tmp_path / "run" / "samples").exists()
 
 
-def test_latents_are_kept_as_they_are_and_shown_in_colours(tmp_path):
-    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(0, 1, (6, 8, 8, 16)).astype(np.float32))
+def latents(tmp_path, shape, **options):
+    """The config of a small run on random latents, which is saved in tmp_path/run."""
+    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(0, 1, shape).astype(np.float32))
     config = base.digits("lsd")
-    config.data = base.part(base.data, "latents", dir=str(tmp_path))
+    config.data = base.part(base.data, "latents", dir=str(tmp_path), **options)
     config.network.update(width=8, depth=2)
     config.sample.update(num_samples=3, steps=(1,))
     config.eval.metrics = ()
     small_runs.save(config, tmp_path / "run")
+    return config
+
+
+def test_latents_with_an_autoencoder_become_images(tmp_path, monkeypatch):
+    """samples.npz and the picture hold what the autoencoder makes of samples and data over their scale, decoded in
+    batches of which the last one is not full."""
+    monkeypatch.setattr(coding, "BATCH", 1)
+    rows = {}
+    monkeypatch.setattr(plots, "image_grid", lambda shown: rows.update(shown) or b"")
+    file = sd_autoencoder.save(tmp_path / "vae.safetensors")
+    config = latents(tmp_path, (30, 4, 4, 4), scale=0.5)
+    config.data.autoencoder = file
+    config.sample.num_samples = 11
+    directory = sample.run(config, tmp_path / "run")
+    module, params = autoencoders.read(file)
+
+    @jax.jit
+    def decoded(z):
+        return module.apply({"params": params}, z / 0.5, method="decode")
+
+    (x,) = npz(directory).values()
+    exact = sample.to_uint8(np.asarray(decoded(drawn(config, tmp_path / "run", 1)))).astype(int)
+    real = sample.to_uint8(np.asarray(decoded(sample.real_like(experiment.build(config), None, 11)))).astype(int)
+    assert x.shape == (11, 16, 16, 3)
+    for images, expected in ((x, exact), (rows["1 step"], exact), (rows["real"], real)):
+        np.testing.assert_allclose(images.astype(int), expected, atol=1)
+
+
+def test_the_autoencoder_is_looked_at_before_anything_is_trained(tmp_path):
+    config = latents(tmp_path, (30, 4, 4, 8))
+    config.data.autoencoder = str(tmp_path / "none.safetensors")
+    with pytest.raises(MissingError, match="there is no autoencoder"):
+        train.build(config)
+    config.data.autoencoder = sd_autoencoder.save(tmp_path / "vae.safetensors")
+    with pytest.raises(UsageError, match=r"has latents of 4 channels, and these data have 8"):
+        train.build(config)
+
+
+def test_latents_are_kept_as_they_are_and_shown_in_colours(tmp_path):
+    config = latents(tmp_path, (6, 8, 8, 16))
     directory = sample.run(config, tmp_path / "run")
     (x,) = npz(directory).values()
     assert (x.shape, x.dtype) == ((3, 8, 8, 16), np.float32)

@@ -32,7 +32,14 @@ def test_the_same_config_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("train.steps", 20), ("eval.steps", (4,)), ("compilation_cache", "/x"), ("data.dir", "/x")]
+    "field, value",
+    [
+        ("train.steps", 20),
+        ("eval.steps", (4,)),
+        ("compilation_cache", "/x"),
+        ("data.dir", "/x"),
+        ("data.autoencoder", "/x"),
+    ],
 )
 def test_length_evaluation_and_places_are_free(tmp_path, field, value):
     workdir.begin(make_config(), tmp_path)
