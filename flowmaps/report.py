@@ -16,7 +16,7 @@ from flowmaps.errors import MissingError
 from flowmaps.files import write_whole
 from flowmaps.measurements import Row, Table
 
-BOOKKEEPING = ("step", "skipped", "steps_per_second", "seconds")
+BOOKKEEPING = ("step", "skipped", "steps_per_second", "examples_per_second", "seconds")
 """Scalars of training, of any player, that get no curve."""
 MEASURED = "eval/"
 """Begins the names "eval/METRIC/STEPS" of quality measured during training."""

@@ -130,7 +130,7 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
                 if step % chosen.max_skipped == 0:
                     check_finite(state, chosen.max_skipped)
                 if step % chosen.log_every == 0 or step == chosen.steps:
-                    log_metrics(step, recent, writer, progress)
+                    log_metrics(step, recent, writer, progress, chosen.batch_size)
                     recent.clear()
                 if chosen.eval_every and step % chosen.eval_every == 0:
                     rows = measure(state)
@@ -261,12 +261,12 @@ def log_first_step(step: int, measured: Metrics, progress: Progress) -> None:
     logging.info("step %d took %.1f s, compilation included", step, 1 / progress.speed(step))
 
 
-def log_metrics(step: int, recent: Iterable[Metrics], writer: Writer, progress: Progress) -> None:
-    """Writes the metrics of the last steps."""
+def log_metrics(step: int, recent: Iterable[Metrics], writer: Writer, progress: Progress, batch_size: int) -> None:
+    """Writes the metrics of the last steps, and how many steps and examples of the data a second takes."""
     values = averages(jax.device_get(list(recent)))
     speed = progress.speed(step)
-    writer.scalars(step, {**values, "steps_per_second": speed})
-    progress.report(step, values, speed)
+    writer.scalars(step, {**values, "steps_per_second": speed, "examples_per_second": speed * batch_size})
+    progress.report(step, {**values, "examples/s": speed * batch_size}, speed)
 
 
 def averages(recent: Sequence[Mapping[str, SupportsFloat]]) -> dict[str, float]:

@@ -59,7 +59,8 @@ def saved(config, workdir: Path, step: int | None = None):
 
 def losses(workdir: Path) -> list[dict]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "steps_per_second"} for line in lines]
+    speeds = ("steps_per_second", "examples_per_second")
+    return [{name: value for name, value in line.items() if name not in speeds} for line in lines]
 
 
 @pytest.mark.parametrize("method", [{}, {"optimizer.name": "adamw", "train.ema": (0.9, 0.99), "mesh.fsdp": 2}])
@@ -282,3 +283,13 @@ def test_signals_are_answered_only_meanwhile(number):
     with train.on_signals(lambda *_: received.append(1)):
         os.kill(os.getpid(), number)
     assert received == [1] and signal.getsignal(number) == before
+
+
+def test_the_log_tells_steps_and_examples_a_second(tmp_path, caplog):
+    caplog.set_level("INFO")
+    config = make_config()
+    train.run(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert line["examples_per_second"] == line["steps_per_second"] * config.train.batch_size > 0
+    assert f"examples/s {lines[-1]['examples_per_second']:.4g}" in caplog.text
