@@ -1,6 +1,7 @@
 """The processes of a run: one on a laptop, one a host or one a device on a cluster."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -69,6 +70,15 @@ def _give_up(where: str, patience: float) -> None:
     )
     sys.stderr.flush()
     os._exit(FAILED)
+
+
+def share(text: str) -> tuple[int, int]:
+    """Which part of a script's work is this process's, "1/4" -> (1, 4): index and number of processes that know nothing
+    of each other. Raises UsageError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not int(found[1]) < int(found[2]):
+        raise UsageError(f"--shard={text!r} is not I/N with I from 0 to N - 1, such as 0/4")
+    return int(found[1]), int(found[2])
 
 
 def _others() -> bool:

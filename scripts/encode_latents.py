@@ -15,7 +15,6 @@ it for a data set.
 
 import argparse
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package need
 import jax
 import numpy as np
 
-from flowmaps import autoencoders, coding, data, latent_files, lookup, sharding
+from flowmaps import autoencoders, coding, data, latent_files, lookup, processes, sharding
 from flowmaps.coding import Encode
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.networks.autoencoder import Autoencoder
@@ -63,7 +62,7 @@ def encode(
     Raises MissingError where there are no images or weights; UsageError where they do not fit, the folder holds other
     latents, or the disk is full.
     """
-    index, processes = share(shard)
+    index, count = processes.share(shard)
     dataset, weights = images(data), Path(autoencoder).expanduser()
     pretrained = autoencoders.read(weights)
     origin = {
@@ -80,7 +79,7 @@ def encode(
     latent_files.begin(folder, origin)
     files = latent_files.files(folder, origin)
     run = coding.encoder(pretrained, sharding.make_mesh(), mirrored=flip, dtype=dtype)
-    for number in range(index, len(files), processes):
+    for number in range(index, len(files), count):
         if not files[number].is_file():
             latent_files.write(files[number], records(dataset.train, run, number, origin, batch_size))
             print(f"{files[number].name} is written", file=sys.stderr)
@@ -89,14 +88,6 @@ def encode(
         return f"{folder}: {left} of {len(files)} files are left to other processes"
     latent_files.finish(folder, origin)
     return str(folder)
-
-
-def share(shard: str) -> tuple[int, int]:
-    """ "1/4" -> (1, 4). Raises UsageError."""
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if found is None or not int(found[1]) < int(found[2]):
-        raise UsageError(f"--shard={shard!r} is not I/N with I from 0 to N - 1, such as 0/4")
-    return int(found[1]), int(found[2])
 
 
 def images(text: str) -> data.Dataset:

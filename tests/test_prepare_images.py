@@ -223,13 +223,81 @@ def test_fingerprints_tell_splits_and_crops_apart(celeb_a):
     assert data.load("tfds", dataset="celeb_a", dir=str(celeb_a)).fingerprint == prints[0]
 
 
-def test_a_broken_image_leaves_nothing_behind(prepare, tmp_path):
-    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        for i in range(4):
-            archive.writestr(f"{i}.jpg", jpeg(i)[: 3000 if i == 2 else None])
-    with pytest.raises(UsageError, match=r"images\.zip/2\.jpg is a broken image"):
-        prepare("broken", str(tmp_path / "images.zip"), str(tmp_path / "tfds"))
-    assert not list((tmp_path / "tfds").rglob("*.json")) and not list((tmp_path / "tfds").rglob("*array_record*"))
+def archive(path, broken=None):
+    """Thirty images, of which one may be broken."""
+    with zipfile.ZipFile(path, "w") as file:
+        for i in range(30):
+            file.writestr(f"{i:02d}.jpg", jpeg(i, 32, 32)[: -100 if i == broken else None])
+    return str(path)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def small_shards(prepare, monkeypatch):
+    monkeypatch.setitem(prepare.__globals__, "SMALLEST", 8)
+
+
+def test_a_broken_image_is_mended_and_the_same_command_goes_on(prepare, small_shards, tmp_path):
+    """What was finished is kept, and the data set is that of images that never were broken."""
+    prepare("pets", archive(tmp_path / "images.zip"), str(tmp_path / "whole"))
+    out = tmp_path / "tfds"
+    with pytest.raises(UsageError, match=r"images\.zip/03\.jpg is a broken image"):
+        prepare("pets", archive(tmp_path / "images.zip", broken=3), str(out))
+    with pytest.raises(MissingError, match="the data set pets is not in"):
+        data.load("tfds", dataset="pets", dir=str(out))
+    kept = {path: path.stat().st_mtime_ns for path in (out / "pets").glob("*/*array_record*")}
+    assert 0 < len(kept) < 4 and not list(out.rglob(".*"))
+    prepare("pets", archive(tmp_path / "images.zip"), str(out))
+    assert contents(out / "pets" / "1.0.0") == contents(tmp_path / "whole" / "pets" / "1.0.0")
+    finished = {path: path.stat().st_mtime_ns for path in (out / "pets" / "1.0.0").glob("*array_record*")}
+    assert {path.name: time for path, time in kept.items()}.items() <= {p.name: t for p, t in finished.items()}.items()
+    assert len(data.load("tfds", dataset="pets", dir=str(out)).train) == 30
+
+
+def test_several_processes_make_the_files_of_one(prepare, small_shards, tmp_path):
+    images = archive(tmp_path / "images.zip")
+    prepare("pets", images, str(tmp_path / "one"))
+    left = prepare("pets", images, str(tmp_path / "two"), shard="1/2")
+    assert left == f"{tmp_path / 'two' / 'pets' / '1.0.0'}: 2 of 4 files are left to other processes"
+    assert prepare("pets", images, str(tmp_path / "two"), shard="0/2") == str(tmp_path / "two" / "pets" / "1.0.0")
+    assert contents(tmp_path / "two" / "pets" / "1.0.0") == contents(tmp_path / "one" / "pets" / "1.0.0")
+
+
+def test_other_options_are_not_mixed_in(prepare, small_shards, tmp_path):
+    images = archive(tmp_path / "images.zip")
+    prepare("pets", images, str(tmp_path), shard="0/2", size=16)
+    with pytest.raises(UsageError, match=r"1\.0\.0\.incomplete was begun with .*'size': 16.* and not .*'size': 8"):
+        prepare("pets", images, str(tmp_path), size=8)
+
+
+def test_a_part_of_a_split_has_all_classes(prepare, tmp_path):
+    """Files come by their names, and so by their classes; the data set has them in a random order."""
+    for i in range(60):
+        file = tmp_path / "images" / f"{i // 20}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), i, np.uint8)).save(file)
+    prepare("pets", str(tmp_path / "images"), str(tmp_path))
+    part = data.load("tfds", dataset="pets", dir=str(tmp_path), split="train[:50%]").train
+    assert (np.bincount(part.batch(np.arange(30))["label"]) > 3).all()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part(prepare, small_shards, tmp_path, monkeypatch):
+    from array_record.python import array_record_module
+
+    class Full:
+        def __init__(self, path, _):
+            Path(path).write_bytes(b"some")
+
+        def write(self, _):
+            raise RuntimeError("write() failed: No space left on device; writing x; at byte 0")
+
+    monkeypatch.setattr(array_record_module, "ArrayRecordWriter", Full)
+    with pytest.raises(UsageError, match=r"cannot be written \(write\(\) failed: No space left on device\): make room"):
+        prepare("pets", archive(tmp_path / "images.zip"), str(tmp_path))
+    assert [path.name for path in (tmp_path / "pets").glob("*/*")] == ["preparation.json"]
 
 
 def test_an_image_of_another_size_is_named(prepare, tmp_path):
@@ -270,7 +338,7 @@ def test_a_killed_preparation_is_not_taken_for_a_data_set(download, tmp_path):
         (images / f"{i}.jpg").write_bytes(content)
     arguments = [sys.executable, str(SCRIPT), "--name=many", f"--images={images}", f"--out={tmp_path}", "--size=599"]
     running = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list((tmp_path).glob("many/*")) and running.poll() is None:
+    while not list(tmp_path.glob("many/*/.many*")) and running.poll() is None:
         time.sleep(0.01)
     os.kill(running.pid, signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from flowmaps import processes
+from flowmaps.errors import UsageError
 
 
 @pytest.fixture
@@ -55,3 +56,10 @@ def test_what_the_variables_say_is_passed_on(joined, monkeypatch):
 def test_the_flag_joins_where_no_variable_speaks(joined):
     processes.start(True)
     assert joined == [{}]
+
+
+def test_a_share_of_a_scripts_work():
+    assert processes.share("0/1") == (0, 1) and processes.share("3/16") == (3, 16)
+    for text in ("4/4", "1", "-1/2", "a/b", "0/0"):
+        with pytest.raises(UsageError, match=f"--shard='{text}' is not I/N with I from 0 to N - 1"):
+            processes.share(text)
