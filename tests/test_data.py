@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from flowmaps import data
 from flowmaps.data import _random
@@ -185,3 +186,14 @@ def test_fingerprints_tell_laws_and_parameters_apart_and_stay():
     prints = [data.load(name).fingerprint for name in (*PLANES, "digits")]
     prints.append(data.load("rings", modes=7).fingerprint)
     assert len(set(prints)) == 7
+
+
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_normals_have_their_law(count):
+    """Kolmogorov's test does not tell them from normals at a level of 0.001, and numbers of a row and of two rows are
+    uncorrelated."""
+    x = _random.normals(_random.keys(0, np.arange(40_000), 5), count).astype(np.float64)
+    assert x.shape == (40_000, count)
+    assert scipy.stats.kstest(x.reshape(-1), "norm").pvalue > 0.001
+    np.testing.assert_allclose(np.corrcoef(x.T).reshape(count, count), np.eye(count), atol=5 / np.sqrt(len(x)))
+    np.testing.assert_allclose((x[1:] * x[:-1]).mean(), 0, atol=5 / np.sqrt(x.size))

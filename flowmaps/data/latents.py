@@ -62,7 +62,7 @@ class Gaussians:
         image, both drawn from (seed, epoch, index)."""
         mean, std = self.moments(indices, _images.flips(indices, seed, epoch))
         noise = _random.normals(_random.keys(seed, epoch, indices, NOISE), mean[0].size)
-        x1 = np.float32(self.scale) * (mean + std * noise.reshape(mean.shape).astype(np.float32))
+        x1 = np.float32(self.scale) * (mean + std * noise.reshape(mean.shape))
         return {"x1": x1, "label": self.labels[indices].astype(np.int32)}
 
     def moments(
