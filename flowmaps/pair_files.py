@@ -1,10 +1,11 @@
 """The files of stored pairs: shards of float32 examples in array_record, each whole or not there."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+
+from flowmaps.files import whole
 
 SIZE = 8192
 """Examples in a file that is made."""
@@ -17,12 +18,11 @@ def files(folder: Path, num_pairs: int, each: int) -> list[Path]:
 
 
 def write(file: Path, examples: Float[np.ndarray, "n k *d"]) -> None:
-    """Writes a shard aside and renames it."""
+    """Writes a shard, whole."""
     from array_record.python import array_record_module
 
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    writer = array_record_module.ArrayRecordWriter(str(aside), "group_size:1,uncompressed")
-    for example in np.asarray(examples, np.float32):
-        writer.write(example.tobytes())
-    writer.close()
-    aside.replace(file)
+    with whole(file) as aside:
+        writer = array_record_module.ArrayRecordWriter(str(aside), "group_size:1,uncompressed")
+        for example in np.asarray(examples, np.float32):
+            writer.write(example.tobytes())
+        writer.close()

@@ -200,6 +200,25 @@ def test_what_cannot_be_encoded_is_told(script, given, tmp_path, change, error, 
     assert not (tmp_path / "out").exists()
 
 
+def test_the_program_says_where_the_latents_are_or_fails_in_one_line(script, given, encoded, capsys):
+    options = [f"--{name}={value}" for name, value in given.items()]
+    script.main([*options, f"--out={encoded}", "--flip", "--dtype=float32"])
+    assert capsys.readouterr().out == f"{encoded}\n"
+    with pytest.raises(SystemExit) as ended:
+        script.main([*options, f"--out={encoded}", "--autoencoder=/none"])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out, errors.count("\n")) == (2, "", 1) and "no autoencoder /none" in errors
+
+
+def test_a_file_cut_short_is_named(encoded, tmp_path):
+    for path in encoded.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shard = tmp_path / "latents-00001-of-00003.npy"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(UsageError, match=r"latents-00001-of-00003\.npy is not a readable \.npy file"):
+        data.load("latents", dir=str(tmp_path))
+
+
 @pytest.mark.parametrize(("shape", "told"), [((8, 10, 3), "8x10 with 3"), ((8, 8), "8x8 with 1")])
 def test_images_that_do_not_fit_are_told(script, given, tmp_path, shape, told):
     np.savez(tmp_path / "x.npz", x=np.zeros((2, *shape), np.uint8))
