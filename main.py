@@ -15,11 +15,11 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from flowmaps import command_line, compare, evaluate, processes, report, sample, train, workdir
+from flowmaps import command_line, compare, evaluate, processes, report, sample, stats, train, workdir
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "FILE or FILE:VARIANT of a config.", lock_config=True)
-flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "compare"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "compare", "stats"], "What to do.")
 flags.DEFINE_string("workdir", None, "Folder of the run, by default runs/CONFIG[_VARIANT]; to compare: RUN,RUN,...")
 flags.DEFINE_string("output", "runs/comparison", "Folder of what --mode=compare writes.")
 flags.DEFINE_bool("overwrite", False, "Remove the run of another config from the workdir.")
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(mode: str, directory: str) -> dict:
-    if mode == "compare":
-        return compare.run(directory.split(","), FLAGS.output)
+    if mode in ("compare", "stats"):
+        return stats.run(FLAGS.config) if mode == "stats" else compare.run(directory.split(","), FLAGS.output)
     if mode == "train":
         return train.run(FLAGS.config, directory, overwrite=FLAGS.overwrite)
     workdir.check(FLAGS.config, directory)

@@ -138,6 +138,9 @@ def get_config() -> ConfigDict:
     config.eval.guidance = ()  # scales to measure with one after another; (): config.guidance.scale
     config.eval.ema = (0,)  # indices into train.ema; -1: the raw weights
     config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
+    config.eval.inception = placeholder(str)  # the network's weights for metrics of images; or $FLOWMAPS_INCEPTION
+    config.eval.reference = placeholder(str)  # an .npz of statistics that images are held against; by default their own
+    config.eval.statistics = "runs/statistics"  # folder of the data sets' own statistics, each made once
     config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"
     config.eval.expected = ConfigDict()  # "NAME/STEPS" -> what this config reached when it was last measured
     config.eval.expected_at = 0  # the training step at which it did

@@ -43,6 +43,7 @@ AGREE = {
 }
 """What all measurements have in common: the field, its name, and what to do where it differs."""
 AGREE_ON_METRIC = {
+    "against": ("reference", "hold all against the same by --config.eval.reference"),
     "num_samples": ("number of samples", "evaluate all with the same --config.eval.num_samples"),
     "sampled": ("choice of sampling seeds", "evaluate all with the same --config.eval.seeds"),
 }
@@ -180,10 +181,9 @@ def check_same(rows: Sequence[tuple[Path, Row]], fields: Mapping[str, tuple[str,
     first, expected = rows[0]
     for field, (name, advice) in fields.items():
         for workdir, row in rows:
-            if row[field] != expected[field]:
-                raise UsageError(
-                    f"{workdir} has another {name} than {first}, {row[field]} and not {expected[field]}: {advice}"
-                )
+            if row.get(field) != expected.get(field):
+                found, wanted = row.get(field), expected.get(field)
+                raise UsageError(f"{workdir} has another {name} than {first}, {found} and not {wanted}: {advice}")
 
 
 def lines(found: Sequence[Run]) -> list[Line]:

@@ -5,9 +5,8 @@ One run sweeps scales of guidance, checkpoints, averages, samplers, seeds and st
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +15,15 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import flowmaps
-from flowmaps import experiment, generate, measurements, metrics, plots, stages
+from flowmaps import experiment, generate, judges, measurements, metrics, plots, stages, stats
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.files import write_whole
 from flowmaps.generate import Program
+from flowmaps.judges import Floor, Judge
 from flowmaps.measurements import Row
+from flowmaps.metrics import AnyMetric
 from flowmaps.types import Params
 from flowmaps.workdir import versions
 
@@ -45,10 +46,6 @@ class Student(NamedTuple):
     averages: Averages
 
 
-Floor = Callable[[str, int, int], Mapping[str, float]]
-"""(name of a metric, seed, number of samples) -> its values for exact or real samples."""
-
-
 def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     """Measures the last checkpoint of `workdir`, and the best where that is another one, as config.eval says; of a run
     in stages the student of each step count's own stage.
@@ -60,9 +57,10 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     A line has: metric; value, null where not finite; better, the side on which it is; floor (the same metric of exact
     or real samples) and expected (of config.eval.expected), or null; steps; nfe (network evaluations a sample, counted
     by the program that ran); sampler; grid (its times); guidance, guidance_interval and guidance_weak (see
-    config.guidance); ema (decay, null for the raw weights); seed; num_samples; seconds (of generating them); checkpoint
-    (step); config (name of the workdir); method; dataset; data (fingerprint); versions; device; reference: null, or the
-    simple model whose samples were measured in their place.
+    config.guidance); ema (decay, null for the raw weights); seed; num_samples; seconds (of generating them); against
+    (the statistics and features that images are held against, in words), or null; checkpoint (step); config (name of
+    the workdir); method; dataset; data (fingerprint); versions; device; reference: null, or the simple model whose
+    samples were measured in their place.
 
     Raises:
       UsageError: an unknown metric, sampler, grid or average, or a size below its least; nothing is sampled then.
@@ -71,8 +69,8 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     workdir, started = Path(workdir), time.perf_counter()
     scaled = [experiment.build(each, training=False) for each in at_scales(config)]
     programs = [check(exp) for exp in scaled]
-    floor, about = floors(scaled[0]), provenance(scaled[0], workdir)
-    rows = [row for exp, each in zip(scaled, programs, strict=True) for row in of_scale(exp, each, workdir, floor)]
+    judge, about = make_judge(scaled[0]), provenance(scaled[0], workdir)
+    rows = [row for exp, each in zip(scaled, programs, strict=True) for row in of_scale(exp, each, workdir, judge)]
     rows += [row for seed in config.eval.seeds for row in references(scaled[0], seed)]
     rows = [
         {**row, **about, **({} if row["guidance"] in (None, config.guidance.scale) else UNFORESEEN)} for row in rows
@@ -96,7 +94,7 @@ def at_scales(config: ConfigDict) -> Iterator[ConfigDict]:
         yield each
 
 
-def of_scale(exp: Experiment, programs: Sequence[Program], workdir: Path, floor: Floor) -> Iterator[Row]:
+def of_scale(exp: Experiment, programs: Sequence[Program], workdir: Path, judge: Judge) -> Iterator[Row]:
     """What is measured with one scale of guidance: of each checkpoint, average, sampler and seed."""
     chosen = exp.config.eval
     for step, counts, weights in [*students(exp, workdir), *best_of_others(exp, workdir)]:
@@ -105,10 +103,10 @@ def of_scale(exp: Experiment, programs: Sequence[Program], workdir: Path, floor:
             for name, program in zip(chosen.samplers, programs, strict=True):
                 default = name == "default" and decay == decays(exp)[0]
                 for seed in chosen.seeds:
-                    for row in measure(exp, params, program, seed=seed, floor=floor, step_counts=counts):
+                    for row in measure(exp, params, program, judge, seed=seed, floors=True, step_counts=counts):
                         yield {**row, **which, **({} if default and foreseen(exp, row, step) else UNFORESEEN)}
             for seed in chosen.seeds:
-                for row in of_model(exp, params, seed, floor):
+                for row in of_model(exp, params, seed, judge.floor):
                     yield {**row, **which}
 
 
@@ -123,6 +121,8 @@ def check(exp: Experiment) -> list[Program]:
     for name in chosen.metrics:
         metrics.check(name, exp.dataset)
         check_source(exp, name)
+    if metrics.of_features(chosen.metrics):
+        stats.check(exp.config, exp.dataset)
     for steps in chosen.steps:
         generate.time_grid(exp, steps)
         check_learned(exp, "eval", steps)
@@ -165,32 +165,38 @@ def num_samples(exp: Experiment) -> int:
     return min(exp.config.eval.num_samples, max(most, default=0))
 
 
-def floors(exp: Experiment) -> Floor:
-    """The metrics' floors, each computed once."""
-    return cache(lambda name, seed, n: metrics.load(name).floor(exp.dataset, seed, n))
+def make_judge(exp: Experiment) -> Judge:
+    """What measures samples as config.eval says: to be made once, for on images it loads a network, and looks at all
+    training images where their statistics are not there."""
+    if not metrics.of_features(exp.config.eval.metrics):
+        return judges.of_numbers(exp.dataset)
+    eyes = stats.open_eyes(exp.config, exp.mesh)
+    reference = stats.reference(exp.config, exp.dataset, eyes)
+    return judges.of_images(exp.dataset, eyes.look, reference, num_samples(exp))
 
 
 def measure(
     exp: Experiment,
     params: Params,
     program: Program,
+    judge: Judge,
     *,
     seed: int = 0,
-    floor: Floor | None = None,
+    floors: bool = False,
     step_counts: Sequence[int] | None = None,
 ) -> list[Row]:
     """The metrics of config.eval at each of its step counts, or of those given, for the student's parameters `params`.
 
-    `program` is from `evaluate.program`: training that measures again and again makes it once, and it compiles once a
-    step count. The rows lack what `run` knows of checkpoint and run; their floor is null where `floor` is None.
+    `program` is from `evaluate.program` and `judge` from `make_judge`: training that measures again and again makes
+    them once, and they compile once a step count. The rows lack what `run` knows of checkpoint and run, and without
+    `floors` their floor is null.
     """
     rows = []
     chosen = metrics.of_samples(exp.config.eval.metrics)
     counts = exp.config.eval.steps if step_counts is None else step_counts
     for steps in counts if chosen else ():
-        start = time.perf_counter()
-        made = generate.samples(exp, program, params, steps=steps, seed=seed, num_samples=num_samples(exp))
-        seconds = time.perf_counter() - start
+        size = num_samples(exp)
+        made = generate.samples(exp, program, params, steps=steps, seed=seed, num_samples=size, keep=judge.keep)
         protocol = {
             "steps": steps,
             "nfe": made.nfe,
@@ -198,11 +204,13 @@ def measure(
             "grid": [float(t) for t in generate.time_grid(exp, steps)],
             **generate.guidance(exp),
             "seed": seed,
-            "seconds": round(seconds, 3),
+            "seconds": round(made.seconds, 3),
             "reference": None,
+            "against": judge.against,
         }
         for name in chosen:
-            values = metrics.load(name).compute(made.x, exp.dataset, made.labels, seed)
+            values = judge.values(name, made.x, made.labels, seed)
+            floor = judge.floor if floors else None
             rows += [{**row, **protocol} for row in described(exp, name, values, seed, floor, steps)]
     return rows
 
@@ -221,6 +229,7 @@ def of_model(exp: Experiment, params: Params, seed: int, floor: Floor) -> Iterat
             "seed": seed,
             "seconds": round(time.perf_counter() - start, 3),
             "reference": None,
+            "against": None,
         }
         for row in described(exp, name, values, seed, floor, None):
             yield {**row, **protocol, "num_samples": metrics.load(name).num_samples}
@@ -228,7 +237,9 @@ def of_model(exp: Experiment, params: Params, seed: int, floor: Floor) -> Iterat
 
 def references(exp: Experiment, seed: int) -> Iterator[Row]:
     """The simple models that the metrics of config.eval offer for comparison."""
-    nothing = dict.fromkeys(("steps", "nfe", "sampler", "grid", *measurements.GUIDANCE, "seconds", "ema", "checkpoint"))
+    nothing = dict.fromkeys(
+        ("steps", "nfe", "sampler", "grid", *measurements.GUIDANCE, "seconds", "ema", "checkpoint", "against")
+    )
     for name in exp.config.eval.metrics:
         for model, measured in metrics.load(name).references.items():
             values = measured(exp.dataset, seed)
@@ -241,18 +252,30 @@ def described(
 ) -> Iterator[Row]:
     """A metric's values with what is known of each: the better side, the floor, the number expected at `steps`."""
     metric = metrics.load(name)
-    samples = min(num_samples(exp) or metric.num_samples, metric.num_samples)
+    samples = samples_of(exp, metric)
     lowest = floor(name, seed, samples) if floor else {}
     expected = exp.config.eval.expected
     for key, value in values.items():
+        shown = metrics.shown(metric, key, samples)
         yield {
-            "metric": key,
+            "metric": shown,
             "value": finite(value),
             "better": metric.values[key],
             "floor": finite(lowest[key]) if lowest else None,
-            "expected": expected.get(f"{key}/{steps}"),
+            "expected": expected.get(f"{shown}/{steps}"),
             "num_samples": samples,
         }
+
+
+def samples_of(exp: Experiment, metric: AnyMetric) -> int:
+    """How many samples of the run's, or examples, the metric takes."""
+    return min(num_samples(exp) or metric.num_samples, metric.num_samples)
+
+
+def value_names(exp: Experiment) -> list[str]:
+    """What config.eval measures, under the names that the measurements have."""
+    chosen = [metrics.load(name) for name in exp.config.eval.metrics]
+    return [metrics.shown(metric, value, samples_of(exp, metric)) for metric in chosen for value in metric.values]
 
 
 def finite(value: float) -> float | None:

@@ -3,7 +3,8 @@
 So its noise and its label do not depend on the number of samples, of steps, of rows in a batch, of devices or of hosts.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,11 +42,15 @@ class Program(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """Samples on the host and what each of them cost."""
+    """Samples on the host and what they cost."""
 
     x: Float[np.ndarray, "n *d"]
+    """Or what is kept of them, see `samples`."""
     labels: Int[np.ndarray, " n"] | None
     nfe: int
+    """Evaluations of each."""
+    seconds: float
+    """Of making all of them."""
 
 
 def time_grid(exp: Experiment, steps: int, first: float | None = None) -> Grid:
@@ -204,18 +209,42 @@ def description(sampler: Sampler) -> str:
     return f"{name}({', '.join(bound)})" if bound else name
 
 
-def samples(exp: Experiment, made: Program, params: Params, *, steps: int, seed: int, num_samples: int) -> Generated:
+def together(batches: Iterable[Float[np.ndarray, "_ *d"]]) -> Float[np.ndarray, "n *d"]:
+    """All samples of some batches."""
+    return np.concatenate(list(batches))
+
+
+def samples(
+    exp: Experiment,
+    made: Program,
+    params: Params,
+    *,
+    steps: int,
+    seed: int,
+    num_samples: int,
+    keep: Callable[[Iterable[np.ndarray]], Any] = together,
+) -> Generated:
     """The samples 0, ..., num_samples - 1 of a seed after `steps` steps, or where there is an edit those of them that
-    come after its time; what a last batch has beyond them is cut."""
+    come after its time; what a last batch has beyond them is cut. They come in batches, of which `keep` makes what is
+    kept: by default all samples.
+
+    Raises UsageError where a solver gave up.
+    """
     grid = time_grid(exp, steps, None if made.edit is None else made.edit.time)
-    parts, counts = [], []
-    for first in range(0, num_samples, made.batch_size):
-        x, nfe = made.batch(params, seed, first, grid)
-        parts.append(np.asarray(x))
-        counts.append(int(nfe))
-    if min(counts) == solvers.GAVE_UP:
-        raise UsageError(f"{made.sampler} did not reach its tolerance: raise its rtol, atol or max_steps")
-    return Generated(np.concatenate(parts)[:num_samples], labels(exp, num_samples), max(counts))
+    counts, seconds = [], []
+
+    def batches() -> Iterator[np.ndarray]:
+        for first in range(0, num_samples, made.batch_size):
+            start = time.perf_counter()
+            x, nfe = made.batch(params, seed, first, grid)
+            counts.append(int(nfe))
+            if counts[-1] == solvers.GAVE_UP:
+                raise UsageError(f"{made.sampler} did not reach its tolerance: raise its rtol, atol or max_steps")
+            x = np.asarray(x)[: num_samples - first]
+            seconds.append(time.perf_counter() - start)
+            yield x
+
+    return Generated(keep(batches()), labels(exp, num_samples), max(counts), sum(seconds))
 
 
 def trajectories(

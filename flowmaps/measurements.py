@@ -32,6 +32,7 @@ PROTOCOL = (
     "config",
     "data",
     "reference",
+    "against",
 )
 """What tells measurements apart: of two that agree in all of these the later one replaces the earlier."""
 GROUP = ("checkpoint", "ema", "sampler", *GUIDANCE)
@@ -67,7 +68,7 @@ def record(path: Path, rows: Iterable[Row]) -> list[Row]:
 
 def identity(row: Row) -> str:
     """The protocol of a measurement as one string."""
-    return json.dumps([row.get(field) for field in PROTOCOL])
+    return json.dumps([row.get(field) for field in PROTOCOL])  # files of before lack some
 
 
 def as_csv(rows: Iterable[Row]) -> str:
@@ -138,7 +139,8 @@ def note(rows: Sequence[Row]) -> str:
     counts = [f"{n:,} samples" + (f" ({', '.join(m)})" if len(metrics) > 1 else "") for n, m in metrics.items()]
     seeds = sorted({row["seed"] for row in rows})
     drawn = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    return SEPARATOR.join([*counts, drawn, f"data {first['dataset']} {first['data']}"])
+    against = dict.fromkeys(f"against {row['against']}" for row in rows if row.get("against"))
+    return SEPARATOR.join([*counts, drawn, f"data {first['dataset']} {first['data']}", *against])
 
 
 def as_text(table: Table) -> str:

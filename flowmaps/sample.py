@@ -176,15 +176,15 @@ def shown(exp: Experiment) -> Show:
     if coded is None:
         return visible
     decode = coding.decoder(autoencoders.read(coded.autoencoder), exp.mesh, coded.scale)
-    return lambda x: np.concatenate([to_uint8(images) for images in decode(x)])
+    return lambda x: np.concatenate([data.to_uint8(images) for images in decode(x)])
 
 
 def visible(x: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w colours"]:
     """Images as bytes; of latents, which have more channels and unit variance, the first ones, narrowed."""
     channels = x.shape[-1]
     if channels in (1, COLOURS):
-        return to_uint8(x)
-    return to_uint8(x[..., : COLOURS if channels > COLOURS else 1] / 3)
+        return data.to_uint8(x)
+    return data.to_uint8(x[..., : COLOURS if channels > COLOURS else 1] / 3)
 
 
 def same_class_pairs(exp: Experiment) -> Int[np.ndarray, "n 2"]:
@@ -251,7 +251,7 @@ def numbers(exp: Experiment, x: Float[np.ndarray, "n *d"], show: Show) -> np.nda
     """Samples as they are kept: images as bytes, points and latents that stay such as they are."""
     if exp.dataset.coding is not None:
         return show(x)
-    return x.astype(np.float32) if exp.dataset.kind in ("plane", "latent") else to_uint8(x)
+    return x.astype(np.float32) if exp.dataset.kind in ("plane", "latent") else data.to_uint8(x)
 
 
 def save(path: Path, x: np.ndarray, labels: Int[np.ndarray, " n"] | None) -> None:
@@ -260,11 +260,3 @@ def save(path: Path, x: np.ndarray, labels: Int[np.ndarray, " n"] | None) -> Non
     file = io.BytesIO()
     np.savez(file, arr_0=x, **named)
     write_whole(path, file.getvalue())
-
-
-def to_uint8(x: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """Images in [-1, 1] as bytes: 127.5 x + 128 cut to [0, 255] and truncated, the convention of EDM and MeanFlow.
-
-    What is not a number becomes black.
-    """
-    return np.clip(127.5 * np.nan_to_num(x, nan=-2, posinf=2, neginf=-2) + 128, 0, 255).astype(np.uint8)

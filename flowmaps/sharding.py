@@ -6,6 +6,7 @@ No collective is written by hand: `jit` derives them from these shardings and th
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -86,6 +87,14 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
 def global_batch(mesh: Mesh, local: dict[str, np.ndarray]) -> dict[str, Array]:
     """The global batch whose contiguous block `local` this process holds: arrays [B, ...] cut by rows."""
     return jax.make_array_from_process_local_data(rows(mesh), local)
+
+
+def everywhere(mesh: Mesh, here: bool) -> bool:
+    """Whether all processes say so, each of which waits for the others."""
+    if jax.process_count() == 1:
+        return here
+    said = global_batch(mesh, {"said": np.full(mesh.size // jax.process_count(), here)})["said"]
+    return bool(jax.jit(jnp.all, out_shardings=replicated(mesh))(said))
 
 
 def cut(tree: Tree, parts: int, devices: int) -> Tree:

@@ -8,7 +8,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -24,7 +24,6 @@ from flowmaps import (
     experiment,
     generate,
     lookup,
-    metrics,
     report,
     sample,
     sharding,
@@ -213,12 +212,14 @@ def measurement(exp: Experiment) -> Callable[[TrainState], list[Row]]:
     def program() -> generate.Program:
         return evaluate.program(exp, exp.config.eval.samplers[0])
 
+    judge = cache(partial(evaluate.make_judge, exp))
+
     def measure(state: TrainState) -> list[Row]:
         index = exp.config.eval.ema[0]
         averaged = index != evaluate.RAW
         params = state.ema[str(exp.config.train.ema[index])] if averaged else state.params["student"]
         counts = stages.learned(exp.method, int(state.step), exp.config.eval.steps)
-        return evaluate.measure(exp, params, program(), seed=exp.config.eval.seeds[0], step_counts=counts)
+        return evaluate.measure(exp, params, program(), judge(), seed=exp.config.eval.seeds[0], step_counts=counts)
 
     return measure
 
@@ -304,8 +305,8 @@ def check_best_metric(exp: Experiment) -> None:
     """Raises UsageError where eval.best_metric is not among what is measured during training."""
     chosen = exp.config.eval
     if chosen.best_metric and exp.config.train.eval_every:
-        names = [value for name in chosen.metrics for value in metrics.load(name).values]
-        lookup.check_name("eval.best_metric", chosen.best_metric, [f"{n}/{k}" for n in names for k in chosen.steps])
+        names = [f"{name}/{steps}" for name in evaluate.value_names(exp) for steps in chosen.steps]
+        lookup.check_name("eval.best_metric", chosen.best_metric, names)
 
 
 def check_guidance(config: ConfigDict) -> None:

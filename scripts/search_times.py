@@ -18,6 +18,7 @@ from flowmaps import command_line, evaluate, experiment, lookup, metrics, traine
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
 from flowmaps.generate import Program
+from flowmaps.judges import Judge
 from flowmaps.types import Params
 
 SAMPLER = "renoising"
@@ -25,11 +26,13 @@ TOLERANCE = 0.01
 """In the path's clock."""
 
 
-def quality(exp: Experiment, program: Program, params: Params, metric: str, times: tuple[float, ...]) -> float:
+def quality(
+    exp: Experiment, program: Program, judge: Judge, params: Params, metric: str, times: tuple[float, ...]
+) -> float:
     """The metric of samples along the times, by its better side: smaller is better."""
     exp.config.sample.grid = grid(times)
     exp.config.eval.steps = (len(times) - 1,)
-    rows = evaluate.measure(exp, params, program, seed=exp.config.eval.seeds[0])
+    rows = evaluate.measure(exp, params, program, judge, seed=exp.config.eval.seeds[0])
     row = next(row for row in rows if row["metric"] == metric)
     sys.stderr.write(f"{exp.config.sample.grid}: {row['value']}\n")
     if row["value"] is None:
@@ -49,13 +52,14 @@ def search(exp: Experiment, params: Params, metric: str, steps: int) -> tuple[fl
     known = {value: name for name in metrics.of_samples(metrics.names()) for value in metrics.load(name).values}
     lookup.check_name("metric", metric, known)
     exp.config.eval.metrics = (known[metric],)
-    program = evaluate.program(exp, SAMPLER)
+    metric = dict(zip(metrics.load(known[metric]).values, evaluate.value_names(exp), strict=True))[metric]
+    program, judge = evaluate.program(exp, SAMPLER), evaluate.make_judge(exp)
     times, end = (exp.interpolant.t_min,), exp.interpolant.t_max
     for _ in range(steps - 1):
         if times[-1] + 2 * TOLERANCE >= end - TOLERANCE:
             raise UsageError(f"{metric} is best with the last of {len(times)} steps at the data: search fewer --steps")
         found = minimize_scalar(
-            lambda t, past=times: quality(exp, program, params, metric, (*past, float(t), end)),
+            lambda t, past=times: quality(exp, program, judge, params, metric, (*past, float(t), end)),
             bounds=(times[-1] + TOLERANCE, end - TOLERANCE),
             method="bounded",
             options={"xatol": TOLERANCE},

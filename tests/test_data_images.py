@@ -256,3 +256,10 @@ def test_more_images_than_memory_are_refused():
 
     with pytest.raises(UsageError, match="make a TFDS data set of them"):
         _memory.empty((10**9, 256, 256, 3), "/big")
+
+
+def test_bytes_are_127_5_x_plus_128_cut_and_truncated():
+    x = np.array([-2, -1, -0.999, -0.5, 0, 0.004, 1 - 1e-6, 1, 2, np.nan, np.inf], np.float32)
+    np.testing.assert_array_equal(data.to_uint8(x), [0, 0, 0, 64, 128, 128, 255, 255, 255, 0, 255])
+    levels = np.arange(256, dtype=np.float32)
+    np.testing.assert_array_equal(data.to_uint8(levels / np.float32(127.5) - 1), levels)

@@ -47,7 +47,7 @@ def test_a_row_tells_its_whole_protocol(checker):
     exp = experiment.build(config)
     expected = {
         **{"metric": "w2", "better": "lower", "expected": 0.25, "num_samples": 400, "steps": 3, "nfe": 3},
-        **{"guidance_interval": [0.0, 1.0], "guidance_weak": None},
+        **{"guidance_interval": [0.0, 1.0], "guidance_weak": None, "against": None},
         **{"sampler": "composed", "guidance": 1.0, "seed": 1, "reference": None, "ema": 0.999, "checkpoint": 10},
         **{"config": "lsd_checker", "method": "lsd", "dataset": "checker", "data": exp.dataset.fingerprint},
         **{"device": "cpu", "floor": metrics.load("w2").floor(exp.dataset, 1, 400)["w2"]},
@@ -110,12 +110,12 @@ def test_a_value_is_the_metric_of_the_samples(monkeypatch):
 
     exp = experiment.build(small_runs.digits(eval__metrics=("manifold",)))
     monkeypatch.setattr(experiment, "roles_for_sampling", lambda exp, params: Roles(still, still))
-    program = evaluate.program(exp)
+    program, judge = evaluate.program(exp), evaluate.make_judge(exp)
     noise = generate.samples(exp, program, {}, steps=1, seed=4, num_samples=64)
     direct = metrics.load("manifold").compute(noise.x, exp.dataset, np.arange(64) % 10, 4)
     assert len(direct) > 1
     for steps in (1, 3):
-        rows = [row for row in evaluate.measure(exp, {}, program, seed=4) if row["steps"] == steps]
+        rows = [row for row in evaluate.measure(exp, {}, program, judge, seed=4) if row["steps"] == steps]
         assert {row["metric"]: row["value"] for row in rows} == direct
         assert {row["floor"] for row in rows} == {None}
 
@@ -158,16 +158,16 @@ def test_the_likelihood_under_a_still_velocity_is_the_sources():
     beside the board's entropy log 2. Its steps are its evaluations."""
     config = small_runs.plane(eval__metrics=("nll", "sliced_w2"))
     exp = experiment.build(config)
-    floor = evaluate.floors(exp)
-    (row,) = evaluate.of_model(exp, small_runs.zeros(exp), 0, floor)
+    program, judge = evaluate.program(exp), evaluate.make_judge(exp)
+    (row,) = evaluate.of_model(exp, small_runs.zeros(exp), 0, judge.floor)
     x = exp.dataset.test.batch(np.arange(297), 0)["x1"]
     np.testing.assert_allclose(row["value"], np.mean((3 * x**2).sum(1) / 2 + np.log(2 * np.pi / 3)), rtol=1e-5)
     np.testing.assert_allclose(row["floor"], np.log(2), rtol=1e-6)
     assert row["steps"] == row["nfe"] > 1 and row["sampler"] == "nll"
-    assert {r["metric"] for r in evaluate.measure(exp, small_runs.zeros(exp), evaluate.program(exp))} == {"sliced_w2"}
+    assert {r["metric"] for r in evaluate.measure(exp, small_runs.zeros(exp), program, judge)} == {"sliced_w2"}
 
     exp = experiment.build(small_runs.digits(eval__metrics=("nll",)))
-    (row,) = evaluate.of_model(exp, small_runs.zeros(exp), 0, evaluate.floors(exp))
+    (row,) = evaluate.of_model(exp, small_runs.zeros(exp), 0, evaluate.make_judge(exp).floor)
     x = exp.dataset.test.batch(np.arange(297))["x1"].reshape(297, -1)
     x = x + np.random.default_rng(0).random((297, 64), np.float32) / 8 - 1 / 16
     nats = np.mean(x**2) / 2 + np.log(2 * np.pi) / 2

@@ -16,7 +16,7 @@ def row(**fields):
     return {
         **{"metric": "kl", "value": 0.5, "better": "lower", "floor": 0.01, "expected": None, "num_samples": 100},
         **{"steps": 1, "nfe": 1, "sampler": "composed", "grid": [0.0, 1.0], "guidance": 1.0, "seed": 0},
-        **{"guidance_interval": [0.0, 1.0]},
+        **{"guidance_interval": [0.0, 1.0], "against": None},
         **{"seconds": 0.1, "reference": None, "ema": 0.999, "checkpoint": 1000, "config": "c", "method": "lsd"},
         **{"dataset": "checker", "data": "abc", "versions": {"jax": "0"}, "device": "cpu"},
         **fields,

@@ -8,6 +8,7 @@ from flowmaps.errors import UsageError
 from flowmaps.metrics import _digits
 
 ON_PLANES = ("kl_aligned", "kl_paper", "mmd", "modes", "sliced_w2", "w2")
+ON_IMAGES = ("fid", "inception_manifold", "inception_score", "kid", "sfid")
 ON_DIGITS = ("fd_digits", "kid_digits", "manifold", "nn_ratio")
 
 
@@ -22,7 +23,7 @@ def checker():
 
 
 def test_metrics_are_those_that_the_files_list():
-    assert metrics.names() == tuple(sorted((*ON_PLANES, *ON_DIGITS, "bound", "nll", "straightness")))
+    assert metrics.names() == tuple(sorted((*ON_PLANES, *ON_DIGITS, *ON_IMAGES, "bound", "nll", "straightness")))
 
 
 def test_values_have_one_name_each_over_all_metrics():

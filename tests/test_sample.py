@@ -10,7 +10,7 @@ import small_runs
 from PIL import Image
 
 from configs import base
-from flowmaps import autoencoders, coding, evaluate, experiment, generate, plots, sample, train
+from flowmaps import autoencoders, coding, data, evaluate, experiment, generate, plots, sample, train
 from flowmaps.errors import MissingError, UsageError
 
 
@@ -25,13 +25,6 @@ def drawn(config, workdir, steps):
     return sample.draw(exp, sample.check(exp), averages[0.999], steps).x
 
 
-def test_bytes_are_127_5_x_plus_128_cut_and_truncated():
-    x = np.array([-2, -1, -0.999, -0.5, 0, 0.004, 1 - 1e-6, 1, 2, np.nan, np.inf], np.float32)
-    np.testing.assert_array_equal(sample.to_uint8(x), [0, 0, 0, 64, 128, 128, 255, 255, 255, 0, 255])
-    levels = np.arange(256, dtype=np.float32)
-    np.testing.assert_array_equal(sample.to_uint8(levels / np.float32(127.5) - 1), levels)
-
-
 def test_images_are_saved_as_bytes_with_their_labels(tmp_path):
     config = small_runs.digits()
     small_runs.save(config, tmp_path)
@@ -41,7 +34,7 @@ def test_images_are_saved_as_bytes_with_their_labels(tmp_path):
         "arr_0": ((24, 8, 8, 1), np.uint8),
         "arr_1": ((24,), np.int64),
     }
-    np.testing.assert_array_equal(saved["arr_0"], sample.to_uint8(drawn(config, tmp_path, 3)))
+    np.testing.assert_array_equal(saved["arr_0"], data.to_uint8(drawn(config, tmp_path, 3)))
     np.testing.assert_array_equal(saved["arr_1"], np.arange(24) % 10)
     assert {path.name for path in directory.iterdir()} == {"grid.png", "samples.npz"}
 
@@ -188,8 +181,8 @@ def test_latents_with_an_autoencoder_become_images(tmp_path, monkeypatch):
         return module.apply({"params": params}, z / 0.5, method="decode")
 
     (x,) = npz(directory).values()
-    exact = sample.to_uint8(np.asarray(decoded(drawn(config, tmp_path / "run", 1)))).astype(int)
-    real = sample.to_uint8(np.asarray(decoded(sample.real_like(experiment.build(config), None, 11)))).astype(int)
+    exact = data.to_uint8(np.asarray(decoded(drawn(config, tmp_path / "run", 1)))).astype(int)
+    real = data.to_uint8(np.asarray(decoded(sample.real_like(experiment.build(config), None, 11)))).astype(int)
     assert x.shape == (11, 16, 16, 3)
     for images, expected in ((x, exact), (rows["1 step"], exact), (rows["real"], real)):
         np.testing.assert_allclose(images.astype(int), expected, atol=1)

@@ -12,7 +12,7 @@ def test_times_are_found_one_after_another(monkeypatch):
     """Each minimises the metric behind those before it: here the distance from 0.3, then from 0.6."""
     asked = []
 
-    def quality(exp, program, params, metric, times):
+    def quality(exp, program, judge, params, metric, times):
         asked.append(times)
         return (times[-2] - 0.3 * (len(times) - 2)) ** 2
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image
 
 from flowmaps.data import _random
@@ -49,6 +49,14 @@ class Images:
 def unit(pixels: UInt8[np.ndarray, "*shape"], white: int = 255) -> Float32[np.ndarray, "*shape"]:
     """Pixels 0..white as [-1, 1]."""
     return pixels.astype(np.float32) / np.float32(white / 2) - np.float32(1)
+
+
+def to_uint8(x: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Images in [-1, 1] as bytes: 127.5 x + 128 cut to [0, 255] and truncated, the convention of EDM and MeanFlow.
+
+    What is not a number becomes black.
+    """
+    return np.clip(127.5 * np.nan_to_num(x, nan=-2, posinf=2, neginf=-2) + 128, 0, 255).astype(np.uint8)
 
 
 def flips(indices: Int[np.ndarray, " n"], seed: int, epoch: int | Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

@@ -1,6 +1,6 @@
 """Two data sets, one of which is the source: batches of x1 of the one beside x0 of the other, paired at random."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int
@@ -46,6 +46,12 @@ def drawn(
         chance = _random.uniforms(_random.keys(seed, epoch, indices), 1)[:, 0]
         indices = (chance * len(source)).astype(np.int64)
     return source.batch(indices, seed, epoch)
+
+
+def as_stored(source: Source) -> Source:
+    """The examples of a source without what training does to them: mirrored images, rows of a second data set."""
+    source = source.target if isinstance(source, Paired) else source
+    return replace(source, flip=False) if getattr(source, "flip", False) else source
 
 
 def paired(target: Dataset, source: Dataset) -> Dataset:

@@ -43,6 +43,23 @@ class Metric(NamedTuple):
     """Name of a simple model -> (dataset, seed) -> the same values for its samples."""
 
 
+class FeatureMetric(NamedTuple):
+    """What is measured of the features of images. The names of its values end in the number of samples: fid_50k."""
+
+    values: Mapping[str, str]
+    """As of a Metric, without the number."""
+    num_samples: int
+    """As of a Metric."""
+    compute: Callable[[Any, Any], Values]
+    """(Summary of the samples, Reference) -> values; see summary.py and statistics.py."""
+    reads: Literal["pool", "spatial", "kept"] = "pool"
+    """The part of the reference that it reads."""
+    kind: Literal["image"] = "image"
+    needs: Literal[""] = ""
+    """Of the data set: nothing."""
+    references: Mapping[str, Callable[[Any, int], Values]] = {}
+
+
 class ModelMetric(NamedTuple):
     """What is measured of a velocity itself, once and not at each step count."""
 
@@ -60,12 +77,15 @@ class ModelMetric(NamedTuple):
     references: Mapping[str, Callable[[Any, int], Values]] = {}
 
 
+AnyMetric = Metric | FeatureMetric | ModelMetric
+
+
 def names() -> tuple[str, ...]:
     """All metrics."""
     return tuple(sorted(_found()))
 
 
-def load(name: str) -> Metric | ModelMetric:
+def load(name: str) -> AnyMetric:
     """The metric, whose `compute` takes its first `num_samples` samples and gives nan where one is not finite.
 
     Raises UsageError with the nearest name where there is none; so does `compute` where the metric does not
@@ -74,7 +94,8 @@ def load(name: str) -> Metric | ModelMetric:
     found = _found()
     lookup.check_name("metric", name, found)
     metric = found[name]
-    return metric if isinstance(metric, ModelMetric) else metric._replace(compute=_guarded(name, metric))
+    guards = {Metric: _guarded, FeatureMetric: _of_finite}
+    return metric._replace(compute=guards[type(metric)](name, metric)) if type(metric) in guards else metric
 
 
 def check(name: str, dataset) -> None:
@@ -97,19 +118,40 @@ def check(name: str, dataset) -> None:
         )
 
 
-def lacks(dataset, metric: Metric) -> bool:
+def lacks(dataset, metric: Metric | FeatureMetric) -> bool:
     """Whether the data set is without the field that the metric needs."""
     return bool(metric.needs) and getattr(dataset, metric.needs) is None
 
 
 def of_samples(names: Iterable[str]) -> list[str]:
     """Those of the metrics that measure samples."""
-    return [name for name in names if isinstance(load(name), Metric)]
+    return [name for name in names if isinstance(load(name), Metric | FeatureMetric)]
+
+
+def of_features(names: Iterable[str]) -> list[str]:
+    """Those of the metrics that measure the features of samples."""
+    return [name for name in names if isinstance(load(name), FeatureMetric)]
 
 
 def of_models(names: Iterable[str]) -> list[str]:
     """Those of the metrics that measure a velocity."""
     return [name for name in names if isinstance(load(name), ModelMetric)]
+
+
+def shown(metric: AnyMetric, value: str, num_samples: int) -> str:
+    """The name of a metric's value over so many samples."""
+    if not isinstance(metric, FeatureMetric):
+        return value
+    return f"{value}_{num_samples // 1000}k" if num_samples % 1000 == 0 else f"{value}_{num_samples}"
+
+
+def _of_finite(name: str, metric: FeatureMetric) -> Callable[..., Values]:
+    def compute(samples, reference) -> Values:
+        if not samples.finite:
+            return dict.fromkeys(metric.values, float("nan"))
+        return metric.compute(samples, reference)
+
+    return compute
 
 
 def _guarded(name: str, metric: Metric) -> Callable[..., Values]:
@@ -126,7 +168,7 @@ def _guarded(name: str, metric: Metric) -> Callable[..., Values]:
     return compute
 
 
-def _found() -> dict[str, Metric | ModelMetric]:
+def _found() -> dict[str, AnyMetric]:
     package = sys.modules[__name__]
     files = (importlib.import_module(f"{__name__}.{file}") for file in lookup.modules(package))
     return {name: metric for file in files for name, metric in getattr(file, "METRICS", {}).items()}

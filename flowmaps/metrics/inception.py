@@ -5,6 +5,7 @@ digest, and that of the file that they were read from.
 """
 
 import io
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from flax import traverse_util
 
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.metrics import features
-from flowmaps.metrics._inception import CLASSES, Features, Inception
+from flowmaps.metrics._inception import CLASSES, POOL, SPATIAL, Features, Inception
 from flowmaps.types import Array
 
 SOURCE = "pt_inception-2015-12-05-6726825d.pth"
@@ -39,6 +40,9 @@ PROTOCOL = {
 
 PARTS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 """Flax's names of a layer's arrays and PyTorch's."""
+
+DIMENSIONS = (POOL, math.prod(SPATIAL))
+"""Of the features that Frechet distances are of: `pool` and `spatial`."""
 
 Weights = Mapping[str, np.ndarray]
 
