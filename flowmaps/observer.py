@@ -29,10 +29,10 @@ def make(network: Callable[[Mapping, jax.Array], Features], variables: Mapping, 
     cut, copied = sharding.rows(mesh), sharding.replicated(mesh)
     placed = jax.device_put(variables, copied)
     features = jax.jit(network, in_shardings=(copied, cut), out_shardings=copied)
-    size = BLOCK * mesh.size
 
     def look(read: Read, count: int) -> Iterator[Features]:
         shape = read(np.zeros(1, np.int64)).shape[1:]
+        size = min(BLOCK, -(-count // mesh.size)) * mesh.size
         for first in range(0, count, size):
             numbers = np.minimum(np.arange(first, first + size), count - 1)  # a last block repeats the last image
             images = jax.make_array_from_callback((size, *shape), cut, lambda rows, n=numbers: read(n[rows[0]]))

@@ -18,7 +18,7 @@ Kernel = Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], Float[np
 
 def mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], kernel: Kernel) -> float:
     """Squared discrepancy: mean k(x, x') + mean k(y, y') - 2 mean k(x, y), without a point paired with itself."""
-    return _mean_of_pairs(x, kernel) + _mean_of_pairs(y, kernel) - 2 * _sum(x, y, kernel) / (len(x) * len(y))
+    return _mean_of_pairs(x, kernel) + _mean_of_pairs(y, kernel) - 2 * _mean(x, y, kernel)
 
 
 def polynomial(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
@@ -41,10 +41,22 @@ def kernel_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) ->
     return mmd(x, y, polynomial)
 
 
+def cmmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
+    """1,000 times the squared discrepancy of embeddings, brought to unit norm, under a Gaussian kernel of bandwidth 10,
+    with every point paired with itself too. Jayasumana et al. 2024, arXiv:2401.09603, where CLIP embeds the images."""
+    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    kernel = gaussian((10.0,))
+    return 1000 * (_mean(x, x, kernel) + _mean(y, y, kernel) - 2 * _mean(x, y, kernel))
+
+
 def gaussian_mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
     """Squared discrepancy under Gaussian kernels of 0.1, 0.3 and 1 times the spread (rms over axes) of y."""
     spread = np.sqrt(y.var(axis=0).mean())
     return mmd(x, y, gaussian((0.1 * spread, 0.3 * spread, spread)))
+
+
+def _mean(x, y, kernel: Kernel) -> float:
+    return _sum(x, y, kernel) / (len(x) * len(y))
 
 
 def _sum(x, y, kernel: Kernel) -> float:
