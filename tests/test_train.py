@@ -121,7 +121,7 @@ def test_the_log_begins_with_the_devices_and_counts_the_time_left(tmp_path, log)
 def test_the_best_checkpoint_by_score_is_kept(tmp_path, monkeypatch):
     worth = iter([3.0, 1.0, 2.0, 4.0])
 
-    def measure(exp, params, program, *, seed, step_counts):
+    def measure(exp, params, program, judge, *, seed, step_counts):
         assert step_counts == exp.config.eval.steps
         assert jax.tree.structure(params) == jax.tree.structure(experiment.abstract_state(exp).params["student"])
         return [{"metric": "sliced_w2", "steps": 1, "value": next(worth), "better": "lower", "reference": None}]
