@@ -200,9 +200,7 @@ def spread(interpolant: Interpolant, data_std: float, s: Times, x: Points) -> Fl
     return expand((a**2 * data_std**2 + b**2 * interpolant.source_std**2) ** 0.5, x)
 
 
-PREDICTIONS = {
-    f.__name__: f for f in (velocity, unit_velocity, data, noise, score, v, both, edm, consistency, two_clocks, scaled)
-}
+PREDICTIONS = {f.__name__: f for f in (velocity, data, noise, score, v, both, edm, consistency, two_clocks, scaled)}
 
 
 def outputs(name: str) -> int:
