@@ -54,17 +54,18 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     scales of guidance also eval/guidance.png) of all that this file then holds, and logs tables of what it measured and
     returns.
 
-    A line has: metric; value, null where not finite; better, the side on which it is; floor (the same metric of exact
-    or real samples) and expected (of config.eval.expected), or null; steps; nfe (network evaluations a sample, counted
-    by the program that ran); sampler; grid (its times); guidance, guidance_interval and guidance_weak (see
-    config.guidance); ema (decay, null for the raw weights); seed; num_samples; seconds (of generating them); against
-    (the statistics and features that images are held against, in words), or null; checkpoint (step); config (name of
-    the workdir); method; dataset; data (fingerprint); versions; device; reference: null, or the simple model whose
-    samples were measured in their place.
+    A line has: metric (of images with its number of samples, fid_50k); value, null where not finite; better, the side
+    on which it is; floor (the same metric of exact or real samples) and expected (of config.eval.expected), or null;
+    steps; nfe (network evaluations a sample, counted by the program that ran); sampler; grid (its times); guidance,
+    guidance_interval and guidance_weak (see config.guidance); ema (decay, null for the raw weights); seed; num_samples;
+    seconds (of generating them); against (the statistics and features that images are held against, in words), or null;
+    checkpoint (step); config (name of the workdir); method; dataset; data (fingerprint); versions; device; reference:
+    null, or the simple model whose samples were measured in their place.
 
     Raises:
-      UsageError: an unknown metric, sampler, grid or average, or a size below its least; nothing is sampled then.
-      MissingError: there is no checkpoint.
+      UsageError: an unknown metric, sampler, grid or average, a size below its least, or statistics that images cannot
+        be held against; nothing is sampled then.
+      MissingError: there is no checkpoint, or no weights for the metrics of images.
     """
     workdir, started = Path(workdir), time.perf_counter()
     scaled = [experiment.build(each, training=False) for each in at_scales(config)]
@@ -116,7 +117,8 @@ def foreseen(exp: Experiment, row: Row, step: int) -> bool:
 
 
 def check(exp: Experiment) -> list[Program]:
-    """The program of each sampler of config.eval. Raises UsageError for any field of it that cannot be."""
+    """The program of each sampler of config.eval. Raises UsageError for any field of it that cannot be,
+    MissingError where a file that it names is not there."""
     chosen = exp.config.eval
     for name in chosen.metrics:
         metrics.check(name, exp.dataset)

@@ -1,6 +1,7 @@
 """Images as features, made on all devices: whatever the number of devices and processes, each reads its own rows."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from flowmaps.metrics.summary import Summary, summarise
 
 BLOCK = 64
 """Images that a device looks at together."""
+SIDE_BY_SIDE = 8
+"""Images that a thread reads."""
 
 Read = Callable[[Int[np.ndarray, " n"]], UInt8[np.ndarray, "n h w c"]]
 """Images by their numbers."""
@@ -45,7 +48,17 @@ def of_source(look: Look, source: Source, count: int) -> Summary:
     """Of `count` images of a source in a fixed random order, as they are stored: without flips."""
     source = data.as_stored(source)
     order = np.random.default_rng(0).permutation(len(source))
-    return summarise(look(lambda numbers: data.to_uint8(source.batch(order[numbers])["x1"]), count), count)
+
+    def part(numbers: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+        return data.to_uint8(source.batch(order[numbers])["x1"])
+
+    with ThreadPoolExecutor() as pool:  # decoding is what takes time
+
+        def read(numbers: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+            parts = (numbers[first : first + SIDE_BY_SIDE] for first in range(0, len(numbers), SIDE_BY_SIDE))
+            return np.concatenate(list(pool.map(part, parts)))
+
+        return summarise(look(read, count), count)
 
 
 def of_samples(look: Look, count: int, batches: Iterable[Float[np.ndarray, "_ h w c"]]) -> Summary:

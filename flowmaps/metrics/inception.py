@@ -7,7 +7,8 @@ digest, and that of the file that they were read from.
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -112,9 +113,10 @@ def variables(weights: Weights) -> dict:
     return traverse_util.unflatten_dict(found)
 
 
-def _leaves() -> Iterator[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
+@cache
+def _leaves() -> tuple[tuple[tuple[str, ...], jax.ShapeDtypeStruct], ...]:
     images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.uint8)
-    yield from traverse_util.flatten_dict(jax.eval_shape(Inception().init, jax.random.key(0), images)).items()
+    return tuple(traverse_util.flatten_dict(jax.eval_shape(Inception().init, jax.random.key(0), images)).items())
 
 
 def _name(path: tuple[str, ...]) -> str:

@@ -15,11 +15,12 @@ from absl import logging
 from jaxtyping import Float
 
 from flowmaps.errors import MissingError, UsageError
+from flowmaps.metrics import features
 from flowmaps.metrics.summary import Gaussian, Summary, gaussian
 
 KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 SPATIAL_KEYS = (("mu_s", "sigma_s"),)
-FREE = ("num_images", "versions")
+FREE = ("versions",)
 """Facts in which a file of the own kind may differ from what is expected."""
 
 
@@ -66,9 +67,10 @@ def read(path: str | Path, facts: Mapping[str, Any], dimensions: tuple[int, int]
     spatial = _gaussian(arrays, SPATIAL_KEYS, dimensions[1], path)
     if "feature" not in arrays:
         logging.warning("%s says nothing of its images, their resize and scaling: compare it with care", path)
-        return Reference(pool, spatial, None, f"{Path(path).name}, preprocessing unknown")
+        digest = features.fingerprint(pool._asdict())[:8]
+        return Reference(pool, spatial, None, f"{Path(path).name} ({digest}), preprocessing unknown")
     check_facts(arrays, facts, path)
-    return Reference(pool, spatial, arrays["kept"], about)
+    return Reference(pool, spatial, arrays.get("kept"), about)
 
 
 def check_facts(found: Mapping[str, np.ndarray], expected: Mapping[str, Any], path: str | Path) -> None:
