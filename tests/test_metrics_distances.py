@@ -160,6 +160,21 @@ def test_neighbour_radius_leaves_the_point_itself_out():
     np.testing.assert_array_equal(_distances.neighbour_radius(line, 2), [9, 4, 9, 36])
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_distances_of_wide_points_are_those_of_narrow_ones(rng, monkeypatch):
+    """Copies lie within rounding of each other, so that a sample that is a training image stays in its ball."""
+    x, y = rng.normal(1, 1, (9, 300)), rng.normal(1, 1, (12, 300))
+    y[3] = x[5]
+    wide = np.concatenate([block for _, block in _distances.squared_distances(x, y)])
+    radius, values = _distances.neighbour_radius(x, 2), manifold.manifold(x, y)
+    monkeypatch.setattr(_distances, "WIDE", 10_000)
+    exact = np.concatenate([block for _, block in _distances.squared_distances(x, y)])
+    np.testing.assert_allclose(wide, exact, rtol=1e-11, atol=1e-10)
+    assert exact[5, 3] == 0 and 0 <= wide[5, 3] < 1e-10
+    np.testing.assert_allclose(radius, _distances.neighbour_radius(x, 2), rtol=1e-11)
+    assert values == manifold.manifold(x, y)
+
+
 @pytest.mark.parametrize("rows, columns", [(7, 3), (100, 1000), (1, 1)])
 @pytest.mark.usefixtures("small_blocks")
 def test_blocks_cover_every_row_once_within_bounds(rows, columns):

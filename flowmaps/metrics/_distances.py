@@ -8,6 +8,8 @@ from scipy.spatial.distance import cdist
 
 BLOCK_ENTRIES = 2**22
 """Entries of one block: 32 MiB."""
+WIDE = 256
+"""Numbers of a point from which on distances are computed by inner products: of 2,048 many times as fast."""
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -19,9 +21,18 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
 def squared_distances(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "_ m"]]]:
-    """(rows of x, their squared Euclidean distances to all of y), exactly zero between equal points."""
+    """(rows of x, their squared Euclidean distances to all of y)."""
     for rows in row_blocks(len(x), len(y)):
-        yield rows, cdist(x[rows], y, "sqeuclidean")
+        yield rows, between(x[rows], y)
+
+
+def between(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
+    """Squared Euclidean distances: exactly zero between equal points that are not wide, and of wide ones zero to
+    rounding, 1e-13 of their squared lengths."""
+    if x.shape[1] < WIDE:
+        return cdist(x, y, "sqeuclidean")
+    lengths = [np.einsum("nd,nd->n", z, z) for z in (x, y)]
+    return np.maximum(lengths[0][:, None] + lengths[1] - 2 * x @ y.T, 0)
 
 
 def per_row(

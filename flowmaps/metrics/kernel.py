@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.distance import cdist
 
 from flowmaps.metrics import _digits, _plane
-from flowmaps.metrics._distances import row_blocks
+from flowmaps.metrics._distances import between, row_blocks
 
 Kernel = Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], Float[np.ndarray, "n m"]]
 
@@ -30,7 +29,7 @@ def gaussian(bandwidths: Sequence[float]) -> Kernel:
     """The mean of exp(-|x - y|^2 / 2 h^2) over the bandwidths h."""
 
     def kernel(x, y):
-        distances = cdist(x, y, "sqeuclidean")
+        distances = between(x, y)
         return sum(np.exp(distances / (-2 * h**2)) for h in bandwidths) / len(bandwidths)
 
     return kernel
