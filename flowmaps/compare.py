@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax import linen as nn
 
 from flowmaps import (
     evaluate,
@@ -240,8 +241,9 @@ def passes_per_row(exp: Experiment) -> float:
     several players each counts by its period.
 
     Both are counted in the programs as they were traced, before a compiler for some device has had them. A loop counts
-    once, and what the host computes not at all.
+    once, but for a network's own, which is written out, and what the host computes not at all.
     """
+    exp = exp._replace(networks={role: written_out(network) for role, network in exp.networks.items()})
     batch = experiment.abstract_batch(exp)
     time = jax.ShapeDtypeStruct(batch["x1"].shape[:1], jnp.float32)
     cond = {name: part for name, part in batch.items() if name == "label"}
@@ -258,6 +260,11 @@ def passes_per_row(exp: Experiment) -> float:
     student = experiment.abstract_state(exp).params["student"]
     once = flops(jax.jit(forward).lower(student, batch["x1"], time, time, cond))
     return sum(map(turn, exp.method.losses)) / once
+
+
+def written_out(network: nn.Module) -> nn.Module:
+    """The same network without a scan of its blocks."""
+    return network.clone(scan=False) if getattr(network, "scan", False) else network
 
 
 def flops(program: jax.stages.Lowered) -> float:

@@ -24,3 +24,10 @@ def test_every_method_has_a_row_in_the_readme():
     from flowmaps import methods
 
     assert all(f"| `{name}`" in README for name in methods.names())
+
+
+def test_every_network_of_a_velocity_has_a_row_in_the_readme():
+    from flowmaps import networks
+
+    velocities = [name for name in networks.names() if hasattr(networks.load(name), "without_end_time")]
+    assert len(velocities) == 5 and all(f"| `{name}`" in README for name in velocities)
