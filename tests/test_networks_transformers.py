@@ -211,6 +211,12 @@ def test_the_transformer_in_context_begins_as_zero_and_need_not_know_s():
     np.testing.assert_allclose(net(x, s, t, cond), net(x, s + 0.25, t + 0.25, cond), rtol=1e-4, atol=1e-5)
 
 
+def test_outputs_may_share_no_block():
+    """Then a scan has no stack for a trunk."""
+    blocks = [name for name in abstract(build("in_context_dit", head_depth=2, scan=True)) if name.startswith("Block")]
+    assert blocks == ["Block_0"]
+
+
 def test_heads_are_no_deeper_than_the_network():
     with pytest.raises(UsageError, match=r"network\.head_depth=3 exceeds network\.depth=2"):
         abstract(build("in_context_dit", head_depth=3))

@@ -42,7 +42,7 @@ def stack(
     if remat != "none":
         # Inside of a scan nothing is merged with what is computed anew.
         apply = nn.remat(apply, policy=KEPT[remat], prevent_cse=not scan)
-    if not scan:
+    if not (scan and depth):
         layers = []
         for layer in range(depth):
             x = apply(make(), x, layer_keys(keys, first + layer))
