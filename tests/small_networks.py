@@ -16,7 +16,7 @@ SMALL = {
     "mlp": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "dropout": 0.5},
     "residual": {"shape": (2,), "num_classes": 3, "width": 16, "depth": 3, "residual": True, "dropout": 0.5},
     "unet": {**UNET, "width": 8},
-    "edm2_unet": {**UNET, "width": 8, "head_width": 8},
+    "edm2_unet": {**UNET, "width": 8, "depth": 0, "head_width": 8},
     "dit": DIT,
     "modern": {**DIT, **MODERN},
     "in_context_dit": {**DIT, "head_depth": 1, "remat": "full"},

@@ -61,9 +61,9 @@ def test_silu_of_normal_numbers_keeps_their_magnitude():
 
 
 def test_magnitudes_are_kept_through_depth_at_the_start():
-    """Each of 18 blocks one after the other, of which those on the way up have no norm, gives numbers of mean square 1.
-    (Attention, a mean over pixels, takes of it, in the middle alone here.)"""
-    wide = {"width": 64, "multipliers": (1, 2), "depth": 3, "head_width": 16, "shape": (16, 16, 4), "attention": ()}
+    """Each of 14 blocks one after the other, of which those on the way up have no norm, gives numbers of mean square 1.
+    The middle's attention, a mean over pixels, takes a part of it, which two blocks later the joins have given back."""
+    wide = {"width": 64, "multipliers": (1, 2), "depth": 2, "head_width": 16, "shape": (16, 16, 4), "attention": ()}
     module = build("edm2_unet", **wide, dropout=0.0)
     arguments = inputs(module)
 
@@ -76,9 +76,10 @@ def test_magnitudes_are_kept_through_depth_at_the_start():
         _, shown = module.apply({"params": params}, *arguments, **options)
         return jax.tree.map(lambda h: jnp.sqrt(jnp.mean(jnp.square(h))), shown["intermediates"])
 
-    found = jax.tree.leaves(jax.jit(magnitudes)(jax.random.key(1)))
-    assert len(found) == 3 + 4 + 2 + 4 + 5
-    np.testing.assert_allclose(found, 1, atol=0.07)
+    found = jax.device_get(jax.jit(magnitudes)(jax.random.key(1)))
+    found = np.array([found[f"Block_{i}"]["__call__"][0] for i in range(2 + 3 + 2 + 3 + 4)])
+    np.testing.assert_allclose(np.delete(found, [5, 6, 7]), 1, atol=0.08)
+    assert np.all((found[5:8] > 0.8) & (found[5:8] < 1))
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
