@@ -10,14 +10,7 @@ from configs import base
 
 
 def get_config():
-    config = base.matching(
-        base.checker,
-        "adversarial_distillation",
-        "edm_checker_residual",
-        "critic",
-        sees="samples",
-        penalties=(0.1, 0.0),
-        distillation=0.1,
-    )
+    options = {"sees": "samples", "penalties": (0.1, 0.0), "distillation": 0.1}
+    config = base.matching(base.checker, "adversarial_distillation", "edm_checker_residual", "critic", **options)
     config.eval.steps = config.sample.steps = (1, 2, 4)
     return config

@@ -10,14 +10,7 @@ from configs import base
 
 
 def get_config():
-    config = base.matching(
-        base.rings,
-        "adversarial_distillation",
-        "edm_rings_residual",
-        "critic",
-        sees="samples",
-        penalties=(0.1, 0.0),
-        distillation=0.1,
-    )
+    options = {"sees": "samples", "penalties": (0.1, 0.0), "distillation": 0.1}
+    config = base.matching(base.rings, "adversarial_distillation", "edm_rings_residual", "critic", **options)
     config.eval.steps = config.sample.steps = (1, 2, 4)
-    return config
+    return base.expect(config, modes=(4, 5, 5), in_modes=(0.974, 0.963, 0.976), sliced_w2=(0.552, 0.362, 0.38))

@@ -11,4 +11,5 @@ from configs import base
 
 def get_config():
     config = base.matching(base.rings, "dmd", "edm_rings_residual", **base.PLANE_GAPS, every=2)
-    return base.paired(config, "edm_rings_residual")
+    config = base.paired(config, "edm_rings_residual")
+    return base.expect(config, modes=(8,), in_modes=(0.892,), w2=(0.0984,), sliced_w2=(0.027,))

@@ -1,6 +1,6 @@
 """EDM2-S (arXiv:2312.02696) on ImageNet at 64x64: 2^30 images at a learning rate of 0.01. EDM's weight stands for the
-learned one, and one fixed average for those fitted after training, so its decay is unverified. Published: FID 1.58 at
-63 evaluations. Trained here by nobody yet.
+learned one, and one fixed average for those fitted after training, so its decay is unverified; the rest is not
+checked against the released code. Published: FID 1.58 at 63 evaluations. Trained here by nobody yet.
 
 python main.py --config=configs/edm2_imagenet64.py --mode=train --config.data.dir=/my/images
 

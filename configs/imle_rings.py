@@ -13,4 +13,4 @@ def get_config():
     config = base.one_step(base.rings("imle", draws=64))
     config.train.batch_size = 64
     config.train.steps = 10_000
-    return base.expect(config, modes=(8,), in_modes=(0.936,), w2=(0.131,), sliced_w2=(0.0474,))
+    return base.expect(config, modes=(8,), in_modes=(0.938,), w2=(0.106,), sliced_w2=(0.0224,))

@@ -10,4 +10,5 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.digits, "score_distillation", "edm_digits", objective="sds", adversary="")
+    config = base.matching(base.digits, "score_distillation", "edm_digits", objective="sds", adversary="")
+    return base.expect(config, fd_digits=(12.2,), coverage=(0.105,))

@@ -10,6 +10,7 @@ from configs import base
 
 
 def get_config():
-    return base.matching(
+    config = base.matching(
         base.rings, "score_distillation", "edm_rings_residual", **base.PLANE_GAPS, objective="sds", adversary=""
     )
+    return base.expect(config, modes=(0,), in_modes=(0,), w2=(0.897,), sliced_w2=(0.633,))

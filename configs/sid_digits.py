@@ -8,4 +8,5 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.digits, "score_distillation", "edm_digits", objective="sid", every=2)
+    config = base.matching(base.digits, "score_distillation", "edm_digits", objective="sid", every=2)
+    return base.expect(config, fd_digits=(1.68,), coverage=(0.941,))

@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -202,9 +202,9 @@ def compare(found: Sequence[Path], output: Path) -> list[dict[str, Any]]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """A row a config: its cost, and its first metric at each number of steps."""
+    """A row a config: its cost, and its first metric at each number of steps that it was measured with."""
     metric = next(iter(lines[0]["measurements"])).partition("/")[0]
-    names = [name for name in lines[0]["measurements"] if name.startswith(f"{metric}/")]
+    names = dict.fromkeys(name for line in lines for name in line["measurements"] if name.startswith(f"{metric}/"))
     rows = [["run", "passes a row", "passes, millions", f"seconds (target {TARGET})", *names]]
     rows.append(["---"] * len(rows[0]))
     for line in lines:
@@ -213,13 +213,13 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             measurements.number(line["passes"] / 1e6),
             f"{60 * line['minutes']:.0f}",
         ]
-        rows.append([line["label"], *cost, *(figure(line["measurements"][name]) for name in names)])
+        rows.append([line["label"], *cost, *(figure(line["measurements"].get(name, "")) for name in names)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def figure(value: float | None) -> str:
-    """A measurement as text; that of a run that diverged is none."""
-    return "not finite" if value is None else measurements.number(value)
+def figure(value: float | Literal[""] | None) -> str:
+    """A measurement as text, "" where there is none; that of a run that diverged is None."""
+    return "not finite" if value is None else value and measurements.number(value)
 
 
 def about(cores: Sequence[str]) -> dict[str, Any]:

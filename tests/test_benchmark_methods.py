@@ -114,3 +114,14 @@ def test_the_table_names_what_is_not_finite():
         "measurements": {"w2/1": 0.25, "w2/2": None},
     }
     assert benchmark.table([line]).splitlines()[-1] == "| a | 3.00 | 2 | 90 | 0.25 | not finite |"
+
+
+def test_the_table_has_all_numbers_of_steps_and_nothing_where_one_was_not_measured():
+    cost = {"passes_per_row": 3.0, "passes": 2e6, "minutes": 1.5}
+    lines = [
+        {"label": name, **cost, "measurements": dict(found)}
+        for name, found in (("a", {"w2/1": 1.0}), ("b", {"w2/2": 2.0}))
+    ]
+    head, _, *rows = benchmark.table(lines).splitlines()
+    assert head.endswith("| w2/1 | w2/2 |")
+    assert rows == ["| a | 3.00 | 2 | 90 | 1 |  |", "| b | 3.00 | 2 | 90 |  | 2 |"]
