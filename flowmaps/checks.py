@@ -51,21 +51,21 @@ def features(config: ConfigDict, method: Method, dataset: data.Dataset) -> None:
         )
 
 
-def scales(config: ConfigDict) -> tuple[float, ...]:
-    """The scales of guidance that samples are asked for."""
-    return config.guidance.scale, *config.eval.get("guidance", ())
+def scales(config: ConfigDict) -> dict[float, str]:
+    """The scales of guidance that samples are asked for, and the fields that ask for them."""
+    return {**dict.fromkeys(config.eval.get("guidance", ()), "eval.guidance"), config.guidance.scale: "guidance.scale"}
 
 
 def guidance(config: ConfigDict, dataset: data.Dataset) -> None:
     """Raises UsageError where sampling is to leave out the label, and there is none, or the network always had it."""
     if trained.named(config.guidance.get("weak")) is not None:
         return
-    for scale in scales(config):
+    for scale, field in scales(config).items():
         if scale != 1 and dataset.num_classes == 0:
-            raise UsageError(f"guidance.scale={scale} needs labels, and data {config.data.name!r} has none")
+            raise UsageError(f"{field}={scale} needs labels, and data {config.data.name!r} has none")
         if scale != 1 and config.method.get("label_dropout", 0.0) == 0:
             raise UsageError(
-                f"guidance.scale={scale} needs a network that knows unlabelled data too: train it with "
+                f"{field}={scale} needs a network that knows unlabelled data too: train it with "
                 "method.label_dropout above 0, for example 0.1, or guide it by a weaker run, guidance.weak"
             )
 
@@ -73,10 +73,10 @@ def guidance(config: ConfigDict, dataset: data.Dataset) -> None:
 def learned_guidance(config: ConfigDict, learned: Guided) -> None:
     """Raises UsageError where sampling asks a network for guidance that it takes as an input and has not learned."""
     interval, weak = tuple(config.guidance.interval), trained.named(config.guidance.get("weak"))
-    for scale in scales(config):
+    for scale, field in scales(config).items():
         if not learned.low <= scale <= learned.high:
             raise UsageError(
-                f"guidance.scale={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set "
+                f"{field}={scale} is not among what method.guidance={(learned.low, learned.high)} trains: set "
                 "it to one of these"
             )
     if weak is not None:

@@ -41,8 +41,8 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            cause = str(error).splitlines()[0].rpartition("computation: ")[2]
+        cause = str(error).partition("\n")[0].rpartition("computation: ")[2]
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in cause:
             sys.stderr.write(
                 f"process {jax.process_index()}: a computation of all processes failed ({cause}): where another one "
                 "ended, its log says why; the same command goes on from the last checkpoint\n"

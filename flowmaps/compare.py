@@ -124,7 +124,7 @@ def read(workdir: Path) -> Run:
     newest = runs.newest_step(workdir)
     if newest == 0:
         raise MissingError(f"no checkpoint in {workdir}: pictures from the same noise need one")
-    exp = experiment.build(config)
+    exp = experiment.build(config, training=False)
     rows = [row for row in everything if is_own(exp, row)]
     if not rows:
         raise MissingError(f"{workdir} was never evaluated by its own sampler: run its command again with --mode=eval")

@@ -68,11 +68,12 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
       MissingError: there is no checkpoint, or no weights for the metrics of images.
     """
     workdir, started = Path(workdir), time.perf_counter()
-    scaled = [experiment.build(each, training=False) for each in at_scales(config)]
-    programs = [check(exp) for exp in scaled]
-    judge, about = make_judge(scaled[0]), provenance(scaled[0], workdir)
-    rows = [row for exp, each in zip(scaled, programs, strict=True) for row in of_scale(exp, each, workdir, judge)]
-    rows += [row for seed in config.eval.seeds for row in references(scaled[0], seed)]
+    exp = experiment.build(config, training=False)
+    scaled = at_scales(exp)
+    programs = [check(each) for each in scaled]
+    judge, about = make_judge(exp), provenance(exp, workdir)
+    rows = [row for each, made in zip(scaled, programs, strict=True) for row in of_scale(each, made, workdir, judge)]
+    rows += [row for seed in config.eval.seeds for row in references(exp, seed)]
     rows = [
         {**row, **about, **({} if row["guidance"] in (None, config.guidance.scale) else UNFORESEEN)} for row in rows
     ]
@@ -87,12 +88,20 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     return rows
 
 
-def at_scales(config: ConfigDict) -> Iterator[ConfigDict]:
-    """The config with each of the scales of guidance that config.eval names; itself where it names none."""
-    for scale in config.eval.get("guidance") or (config.guidance.scale,):
-        each = config.copy_and_resolve_references()
-        each.guidance.scale = float(scale)
-        yield each
+def at_scales(exp: Experiment) -> list[Experiment]:
+    """The experiment with each of the scales of guidance that config.eval names; itself where it names none."""
+
+    def at(scale: float) -> Experiment:
+        config = exp.config.copy_and_resolve_references()
+        config.guidance.scale = float(scale)
+        return exp._replace(config=config)
+
+    return [at(scale) for scale in exp.config.eval.guidance] or [exp]
+
+
+def own_scale(config: ConfigDict, rows: Sequence[Row]) -> list[Row]:
+    """The rows of config.guidance.scale, or all where others alone were measured."""
+    return [row for row in rows if row["guidance"] == config.guidance.scale] or list(rows)
 
 
 def of_scale(exp: Experiment, programs: Sequence[Program], workdir: Path, judge: Judge) -> Iterator[Row]:

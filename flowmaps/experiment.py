@@ -88,7 +88,8 @@ def build(config: ConfigDict, *, training: bool = True) -> Experiment:
     made = {"student": models.Model(config, method, interpolant)}
     made |= {role: models.teacher_model(made["student"], found) for role, found in teachers.items()}
     made |= {role: made[source] for role, source in method.init.items() if source in made}
-    if not training and (weak := models.weak_model(made["student"])) is not None:
+    weak = models.weak_model(made["student"])
+    if weak is not None and not training:
         made[WEAK] = weak
     readings = {role: models.reading(model, interpolant) for role, model in made.items()}
     dataset = load_data(config.data)
@@ -253,11 +254,11 @@ def student(exp: Experiment, params: Params) -> Velocity:
     """The student with the given parameters, see `with_weak`, without dropout, guided as config.guidance says: by a
     weaker run, by its own input where it has one, otherwise classifier-free."""
     bound, scale, interval = binds(exp), exp.config.guidance.scale, tuple(exp.config.guidance.interval)
-    if WEAK in exp.networks:
-        return Autoguided(bound["student"](params["student"]), bound[WEAK](params[WEAK]), scale, interval)
-    velocity = bound["student"](params)
+    velocity = bound["student"](params["student"] if WEAK in exp.networks else params)
     if scale == 1:
         return velocity
+    if WEAK in exp.networks:
+        return Autoguided(velocity, bound[WEAK](params[WEAK]), scale, interval)
     return (ClassifierFree if exp.method.guidance is None else Conditioned)(velocity, scale, interval)
 
 

@@ -1,6 +1,6 @@
 """Files that are whole or not there."""
 
-import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +11,7 @@ def whole(path: Path) -> Iterator[Path]:
     """A file beside `path` to write, which takes that name where the block ends and goes where it fails: a reader sees
     the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # hosts that share a folder may share a process id
     try:
         yield aside
         aside.replace(path)

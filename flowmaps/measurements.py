@@ -35,7 +35,7 @@ PROTOCOL = (
     "against",
 )
 """What tells measurements apart: of two that agree in all of these the later one replaces the earlier."""
-GROUP = ("checkpoint", "ema", "sampler", *GUIDANCE)
+GROUP = ("checkpoint", "ema", "sampler", *GUIDANCE, "against")
 """What the rows of one table agree in."""
 COLUMNS = (
     *("metric", "steps", "value", "floor", "expected", "nfe", "sampler", "guidance", "ema", "seed", "num_samples"),

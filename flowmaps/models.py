@@ -39,7 +39,7 @@ def make_method(config: ConfigDict, interpolant: Interpolant) -> Method:
     name = config.method.name
     method = lookup.call(f"method {name}", methods.load(name).make, given, options(config.method))
     opposed = {"method": method, "interpolant": interpolant}
-    return lookup.call("adversary", adversaries.opposed, opposed, options(config.get("adversary", ConfigDict())))
+    return lookup.call("adversary", adversaries.opposed, opposed, options(config.adversary))
 
 
 def reading(model: Model, path: Interpolant) -> Reading:

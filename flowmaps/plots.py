@@ -92,11 +92,12 @@ TRADE_OFF = ("fid", "inception_score")
 
 def guidance(rows: Sequence[Row]) -> bytes:
     """Each metric against the scale of guidance, a curve for each number of steps, and where both are there the Frechet
-    distance against the Inception Score, from scale to scale: of the newest checkpoint's first average and sampler,
-    mean over seeds."""
+    distance against the Inception Score, from scale to scale: of the newest checkpoint's latest protocol, mean over
+    seeds."""
     newest = max(row["checkpoint"] for row in rows if row["checkpoint"] is not None)
-    mine = [row for row in rows if row["checkpoint"] == newest]
-    same = [row for row in mine if all(row[name] == mine[0][name] for name in ("ema", "sampler"))]
+    mine = [row for row in rows if row["checkpoint"] == newest and row["guidance"] is not None]
+    alike = [name for name in measurements.GROUP if name != "guidance"]
+    same = [row for row in mine if all(row.get(name) == mine[-1].get(name) for name in alike)]
     metrics, steps = (list(dict.fromkeys(row[name] for row in same)) for name in ("metric", "steps"))
 
     def means(metric: str, count: int) -> list[float]:

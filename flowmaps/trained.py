@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flowmaps import defaults
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.types import Params
 
@@ -29,8 +30,8 @@ def read(workdir: Path, field: str) -> ConfigDict:
 
 
 def restored(plain: Mapping[str, Any]) -> ConfigDict:
-    """The config that was written as JSON."""
-    return ConfigDict(_restored(plain))
+    """The config that was written as JSON, with the options that its parts have now."""
+    return ConfigDict(_restored(defaults.completed(plain)))
 
 
 def check_same(

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from flowmaps import defaults
 from flowmaps.errors import UsageError
 from flowmaps.files import write_whole
 
@@ -25,6 +26,7 @@ FREE = (
     "eval",
     "guidance",
     "mesh",
+    "network.remat",
     "sample",
     "train.accumulate",
     "train.checkpoint_every",
@@ -62,7 +64,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 def plain(config: ConfigDict) -> dict[str, Any]:
     """The resolved config as what JSON can hold; an infinity is its name."""
-    return json.loads(json.dumps(config.to_dict(), default=str), parse_constant=str)
+    return defaults.plain(config.to_dict())
 
 
 def check(config: ConfigDict, workdir: str | Path) -> None:
@@ -137,9 +139,10 @@ def _differences(config: ConfigDict, workdir: Path) -> Iterator[str]:
     """The fields that make it another run, as "field saved -> given"."""
     path = workdir / "config.json"
     if path.exists():
-        saved, given = dict(_fields(_read(path))), dict(_fields(plain(config)))
+        read = _read(path)
+        saved, given, default = (dict(_fields(c)) for c in (read, plain(config), defaults.completed(read)))
         for name in sorted(saved.keys() | given.keys()):
-            before, after = saved.get(name, "absent"), given.get(name, "absent")
+            before, after = saved.get(name, default.get(name, "absent")), given.get(name, "absent")
             nothing = before in NOTHING and after in NOTHING
             if (
                 before != after

@@ -107,6 +107,8 @@ def prepare(
         if not (aside / one.file).is_file():
             write(aside / one.file, map(features.serialize_example, side_by_side(example, one.images)))
     left = sum(not (aside / one.file).is_file() for one in planned)
+    if target.exists():  # another process has found all of them there, and finished
+        return str(target)
     if left:
         return f"{target}: {left} of {len(planned)} files are left to other processes"
     finish(aside, target, features, planned)

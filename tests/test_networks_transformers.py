@@ -220,3 +220,11 @@ def test_outputs_may_share_no_block():
 def test_heads_are_no_deeper_than_the_network():
     with pytest.raises(UsageError, match=r"network\.head_depth=3 exceeds network\.depth=2"):
         abstract(build("in_context_dit", head_depth=3))
+
+
+def test_dits_parameters_keep_their_names_and_shapes():
+    """By which runs are restored: layers are numbered as they are constructed."""
+    dit = networks.make("dit", shape=(8, 8, 3), num_classes=2, patch=2, width=32, depth=1, heads=2)
+    abstract = jax.eval_shape(lambda: networks.init(dit, jax.random.key(0)))
+    kernels = {name: layer["kernel"].shape for name, layer in abstract["Block_0"].items() if "kernel" in layer}
+    assert kernels == {"Dense_0": (32, 192), "Dense_1": (32, 128), "Dense_2": (128, 32)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small_runs
 
-from flowmaps import evaluate, experiment, generate, measurements, train, trained
+from flowmaps import evaluate, experiment, generate, measurements, plots, train, trained
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.guidance import Autoguided
 from flowmaps.types import Roles
@@ -41,6 +41,25 @@ def test_scales_are_measured_one_after_another(runs):
     assert both[0] == both[1] and {row["nfe"] for row in alone if row["reference"] is None} == {2, 6}
     titles = [table.title for table in measurements.tables(rows)]
     assert [title.count("guidance 3") for title in titles] == [0, 1]
+
+
+def test_the_plot_holds_one_protocol_and_no_mean_over_others(runs, monkeypatch):
+    """Other intervals, weaker runs and references are other curves' matter: the latest protocol is drawn."""
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda axis, x, y, *_, **__: drawn.append((list(x), list(y))))
+    common = {"metric": "fid_10k", "steps": 1, "better": "lower", "checkpoint": 3, "ema": 0.9, "sampler": "one_step"}
+    rows = [
+        {**common, "guidance": scale, "guidance_interval": interval, "value": value, "seed": 0, "reference": None}
+        for interval, values in (([0.0, 1.0], (5.0, 6.0)), ([0.3, 0.8], (1.0, 2.0)))
+        for scale, value in zip((1.0, 2.0), values, strict=True)
+    ]
+    plots.guidance(rows)
+    assert drawn == [([1.0, 2.0], [1.0, 2.0])]
+
+
+def test_the_last_line_is_of_the_configs_own_scale(runs):
+    rows = evaluate.run(digits(eval__guidance=(1.0, 3.0), guidance__scale=3.0), runs[0])
+    assert {row["guidance"] for row in evaluate.own_scale(digits(guidance__scale=3.0), rows)} == {3.0}
 
 
 def test_a_weaker_run_guides_by_the_difference_of_the_two(runs, monkeypatch):
@@ -84,8 +103,9 @@ def test_a_weaker_run_needs_no_labels(tmp_path):
 )
 def test_what_a_weaker_run_cannot_do_is_said(runs, changes, error, message):
     fields = {"guidance__scale": 2.0, "guidance__weak": str(runs[1]), **changes}
-    with pytest.raises(error, match=message):
-        experiment.build(digits(**fields), training=False)
+    for training in (True, False):
+        with pytest.raises(error, match=message):
+            experiment.build(digits(**fields), training=training)
 
 
 def test_a_weaker_run_is_of_the_same_data_and_kind(runs, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from flowmaps import workdir
+from configs import base
+from flowmaps import trained, workdir
 from flowmaps.errors import UsageError
 
 
@@ -87,6 +88,24 @@ def test_a_field_that_only_one_of_them_has_counts(tmp_path):
     other.players = {"critic": {"rate": 0.1}}
     with pytest.raises(UsageError, match=r"method.fraction 0.75 -> absent, players {} -> absent, players.critic.rate"):
         workdir.check(other, tmp_path)
+
+
+def test_a_run_from_before_an_option_was_there_is_one_of_its_default(tmp_path):
+    """Of a method, a network, a player's network and the critic beside any method; another value is another run."""
+    config = base.digits("lsd")
+    workdir.begin(config, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    for section, option in (("method", "learned_weight"), ("network", "residual")):
+        del saved[section][option]
+    del saved["adversary"], saved["players"]["critic"]["network"]["depth"]
+    config.network.residual = False
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    workdir.check(config, tmp_path)
+    read = trained.read(tmp_path, "teacher.workdir")
+    assert (read.method.learned_weight, read.network.residual, read.adversary.weight) == (False, False, 0.0)
+    config.method.learned_weight = True
+    with pytest.raises(UsageError, match=r"of another config: method.learned_weight False -> True; give"):
+        workdir.check(config, tmp_path)
 
 
 def test_overwriting_removes_another_run_and_nothing_else(tmp_path):

@@ -53,7 +53,8 @@ class Block(nn.Module):
         width, hidden = h.shape[-1], int(self.mlp_ratio * h.shape[-1])
         if self.mlp == "swiglu":
             return swiglu(h, hidden, dtype=self.dtype)
-        return nn.Dense(width, dtype=self.dtype)(nn.gelu(nn.Dense(hidden, dtype=self.dtype)(h)))
+        h = nn.Dense(hidden, dtype=self.dtype)(h)  # constructed first, which Linen names and draws it by
+        return nn.Dense(width, dtype=self.dtype)(nn.gelu(h))
 
 
 class Dit(nn.Module):
