@@ -382,7 +382,7 @@ def celeba(method: str, **options: Any) -> ConfigDict:
 
 
 def afhq(method: str, **options: Any) -> ConfigDict:
-    """AFHQv2 at 64x64 from a folder of 15,803 images, unconditional: DiT-B/4 on pixels, for accelerators."""
+    """AFHQv2 at 64x64 from a folder of its images, unconditional: DiT-B/4 on pixels, for accelerators."""
     config = images(method, "folder", **options)
     config.data.update(size=64, crop=-1, resize=True, flip=True, labels=False)
     config.network.update(dit("b", 4))
@@ -400,17 +400,17 @@ def fashion_mnist(method: str, **options: Any) -> ConfigDict:
     return config
 
 
-def self_distilled(bundle: Callable[..., ConfigDict], method: str, **options: Any) -> ConfigDict:
-    """Self-distillation of flow maps on images as in arXiv:2505.18825: EDM2's U-Net of width 128, RAdam of 1e-2 that
-    falls after 35,000 steps, noise of the data's deviation, 204.8 million images; no labels, no flips."""
-    config = bundle(method, **options)
+CIFAR10_UNET = {"multipliers": (2, 2, 2), "depth": 4, "attention": (16,), "dropout": 0.13}
+FACES_UNET = {"multipliers": (1, 2, 3, 4), "depth": 3, "attention": (16, 8), "dtype": "bfloat16"}
+"""EDM2's U-Nets of arXiv:2505.18825 at 32x32 and at 64x64."""
+
+
+def self_distilled(config: ConfigDict, shape: Mapping[str, Any], *, batch_size: int) -> ConfigDict:
+    """Self-distillation of flow maps on images as in arXiv:2505.18825: EDM2's U-Net of width 128 and a `shape`, RAdam
+    of 1e-2 that falls after 35,000 steps, noise of the data's deviation, 204.8 million images; no labels, no flips."""
     config.data.update(flip=False, labels=False)
     config.coupling.scale = 0.5
-    small = {"multipliers": (2, 2, 2), "depth": 4, "attention": (16,), "dropout": 0.13}
-    large = {"multipliers": (1, 2, 3, 4), "depth": 3, "attention": (16, 8), "dtype": "bfloat16"}
-    shape = small if bundle is cifar10 else large
     config.network = part(networks, "edm2_unet", width=128, scale=0.5, **shape)
     config.optimizer.update(name="radam", learning_rate=1e-2, schedule="rsqrt", warmup_steps=0, clip_norm=1.0)
-    batch_size = 512 if bundle is cifar10 else 256
     config.train.update(steps=204_800_000 // batch_size, batch_size=batch_size)
     return config

@@ -4,13 +4,14 @@ Published, each the best of many checkpoints, on features of another protocol: F
 
 python main.py --config=configs/lsd_afhq.py --mode=train --config.data.dir=/my/afhq_v2
 
-The folder has AFHQv2's training images, in sub-folders or not: labels are not used. `:one_gpu` is the same run on one
-device, each batch in 8 parts.
+The folder has AFHQv2's images, in sub-folders or not: labels are not used. The published runs are of 15,803.
+`:one_gpu` is the same run on one device, each batch in 8 parts.
 """
 
 from configs import base
 
 
 def get_config(variant=""):
-    config = base.self_distilled(base.afhq, "lsd", learned_weight=True)
+    config = base.afhq("lsd", learned_weight=True)
+    config = base.self_distilled(config, base.FACES_UNET, batch_size=256)
     return base.one_gpu(config, variant, parts=8)

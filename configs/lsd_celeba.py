@@ -12,5 +12,6 @@ from configs import base
 
 
 def get_config(variant=""):
-    config = base.self_distilled(base.celeba, "lsd", learned_weight=True)
+    config = base.celeba("lsd", learned_weight=True)
+    config = base.self_distilled(config, base.FACES_UNET, batch_size=256)
     return base.one_gpu(config, variant, parts=8)

@@ -11,5 +11,6 @@ from configs import base
 
 
 def get_config(variant=""):
-    config = base.self_distilled(base.cifar10, "lsd", learned_weight=True)
+    config = base.cifar10("lsd", learned_weight=True)
+    config = base.self_distilled(config, base.CIFAR10_UNET, batch_size=512)
     return base.one_gpu(config, variant, parts=4)

@@ -3,8 +3,8 @@ nobody yet.
 
 python main.py --config=configs/shortcut_afhq.py --mode=train --config.data.dir=/my/afhq_v2
 
-The folder has AFHQv2's training images, in sub-folders or not: labels are not used. `:one_gpu` is the same run on one
-device, each batch in 4 parts.
+The folder has AFHQv2's images, in sub-folders or not: labels are not used. `:one_gpu` is the same run on one device,
+each batch in 4 parts.
 """
 
 from configs import base
