@@ -10,8 +10,9 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from flowmaps import sharding
+from flowmaps import autoencoders, sharding
 from flowmaps.autoencoders import Pretrained
+from flowmaps.data import Coding
 from flowmaps.types import Array, Params
 
 Encode = Callable[[Float[np.ndarray, "b _ _ _"]], tuple[Array, Array]]
@@ -35,6 +36,11 @@ def encoder(pretrained: Pretrained, mesh: Mesh, *, mirrored: bool, dtype: str) -
         return mean, std
 
     return partial(encode, params)
+
+
+def of_dataset(coded: Coding, mesh: Mesh) -> Decode:
+    """The decoder that a data set of latents names. Raises as `autoencoders.read`."""
+    return decoder(autoencoders.read(coded.autoencoder), mesh, coded.scale)
 
 
 def decoder(pretrained: Pretrained, mesh: Mesh, scale: float) -> Decode:

@@ -15,7 +15,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import flowmaps
-from flowmaps import experiment, generate, judges, measurements, metrics, plots, stages, stats
+from flowmaps import coding, experiment, generate, judges, measurements, metrics, plots, stages, stats
 from flowmaps.checkpoints import Checkpoints
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.experiment import Experiment
@@ -183,7 +183,11 @@ def make_judge(exp: Experiment) -> Judge:
         return judges.of_numbers(exp.dataset)
     eyes = stats.open_eyes(exp.config, exp.mesh)
     reference = stats.reference(exp.config, exp.dataset, eyes)
-    return judges.of_images(exp.dataset, eyes.look, reference, num_samples(exp))
+    judge = judges.of_images(exp.dataset, eyes.look, reference, num_samples(exp))
+    if exp.dataset.coding is None:
+        return judge
+    decode = coding.of_dataset(exp.dataset.coding, exp.mesh)
+    return judge._replace(keep=lambda batches: judge.keep(images for x in batches for images in decode(x)))
 
 
 def measure(

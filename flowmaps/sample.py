@@ -175,7 +175,7 @@ def shown(exp: Experiment) -> Show:
     coded = exp.dataset.coding
     if coded is None:
         return visible
-    decode = coding.decoder(autoencoders.read(coded.autoencoder), exp.mesh, coded.scale)
+    decode = coding.of_dataset(coded, exp.mesh)
     return lambda x: np.concatenate([data.to_uint8(images) for images in decode(x)])
 
 

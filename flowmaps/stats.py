@@ -55,9 +55,14 @@ def check(config: ConfigDict, dataset: Dataset) -> None:
     statistics that are not there, do not compare, or lack what a metric of config.eval reads."""
     weights = inception.read(weights_path(config))
     path = trained.named(config.eval.reference)
+    if path is None and dataset.coding is not None:
+        raise UsageError(
+            "samples of latents are measured as images, and these data hold none: set eval.reference to statistics of "
+            "the images, which --mode=stats makes where data are the images themselves"
+        )
     if path is None:
         return
-    reference = read(path, of_data(dataset, features.fingerprint(weights)))
+    reference = read(path, expected(dataset, features.fingerprint(weights)))
     for name in metrics.of_features(config.eval.metrics):
         if getattr(reference, metrics.load(name).reads) is None:
             raise UsageError(
@@ -80,7 +85,7 @@ def weights_path(config: ConfigDict) -> str | None:
 def reference(config: ConfigDict, dataset: Dataset, eyes: Eyes) -> Reference:
     """The statistics that config.eval.reference names, or else the data set's own."""
     path = trained.named(config.eval.reference)
-    return own(config, dataset, eyes) if path is None else read(path, of_data(dataset, eyes.weights_sha256))
+    return own(config, dataset, eyes) if path is None else read(path, expected(dataset, eyes.weights_sha256))
 
 
 def own(config: ConfigDict, dataset: Dataset, eyes: Eyes) -> Reference:
@@ -110,6 +115,14 @@ def of_data(dataset: Dataset, weights_sha256: str) -> dict[str, Any]:
     }
 
 
+def expected(dataset: Dataset, weights_sha256: str) -> dict[str, Any]:
+    """What the statistics that samples are held against must have been made of and by. Of latents the images are not
+    known here, and the file says which they are."""
+    facts = of_data(dataset, weights_sha256)
+    unknown = () if dataset.coding is None else ("data", "shape", "num_images")
+    return {name: value for name, value in facts.items() if name not in unknown}
+
+
 def place(config: ConfigDict, facts: Mapping[str, Any]) -> Path:
     """The file of a data set's own statistics, named after what they depend on."""
     return Path(config.eval.statistics) / f"{config.data.name}_{facts['data']}_{facts['weights_sha256'][:8]}.npz"
@@ -117,12 +130,12 @@ def place(config: ConfigDict, facts: Mapping[str, Any]) -> Path:
 
 def read(path: str | Path, facts: Mapping[str, Any]) -> Reference:
     """The statistics in a file, of these data where it says of which they are."""
-    return statistics.read(path, facts, inception.DIMENSIONS, about(facts))
+    return statistics.read(path, facts, inception.DIMENSIONS, about)
 
 
 def about(facts: Mapping[str, Any]) -> str:
     """What numbers are held against, in words."""
     return (
-        f"{facts['num_images']:,} training images {facts['data']}; {facts['feature']}, {facts['resize']}, "
+        f"{int(facts['num_images']):,} training images {facts['data']}; {facts['feature']}, {facts['resize']}, "
         f"{facts['scaling']}, uint8 {facts['uint8']}, weights {facts['weights_sha256'][:8]}"
     )

@@ -7,12 +7,13 @@ import inception_files
 import launcher
 import numpy as np
 import pytest
+import sd_autoencoder
 import small_features
 import small_runs
 from PIL import Image
 
 from configs import base
-from flowmaps import evaluate, experiment, generate, measurements, metrics, stats, train
+from flowmaps import evaluate, experiment, generate, measurements, metrics, sample, stats, train
 from flowmaps.errors import MissingError, UsageError
 from flowmaps.metrics import inception
 from flowmaps.metrics.frechet import frechet
@@ -233,3 +234,33 @@ def test_the_whole_way_with_a_network_of_the_real_size(tmp_path):
     with np.load(path) as found:
         assert found["mu_s"].shape == (2023,)
         assert frechet(found["kept"].astype(np.float64), found["kept"].astype(np.float64)) < 1e-6
+
+
+def test_latents_are_measured_as_the_images_that_are_made_of_them(tmp_path, small, pixels):
+    """Against statistics that --mode=stats made of images, which say of which; without them nothing is sampled."""
+    images = base.images("flow_matching", "arrays")
+    np.savez(tmp_path / "images.npz", images=np.repeat(np.repeat(pixels, 4, axis=1), 4, axis=2))
+    images.data.path, images.eval.statistics = str(tmp_path / "images.npz"), str(tmp_path / "statistics")
+    (tmp_path / "latents").mkdir()
+    np.save(
+        tmp_path / "latents" / "latents.npy", np.random.default_rng(1).normal(0, 1, (20, 4, 4, 4)).astype(np.float32)
+    )
+    config = base.images("flow_matching", "latents")
+    config.network = base.part(base.networks, "mlp", width=8, depth=1)
+    config.data.update(dir=str(tmp_path / "latents"), autoencoder=sd_autoencoder.save(tmp_path / "vae.safetensors"))
+    config.train.update(steps=10, batch_size=8)
+    config.eval.update(metrics=("fid",), num_samples=20, batch_size=8, steps=(1,))
+    small_runs.save(config, tmp_path / "run")
+    refused(config, "set eval.reference to statistics of the images")
+    config.eval.reference = own_file(images)
+    (row,) = evaluate.run(config, tmp_path / "run")
+    assert f"48 training images {experiment.load_data(images.data).fingerprint}" in row["against"]
+    exp = experiment.build(config, training=False)
+    params = next(iter(evaluate.latest(exp, tmp_path / "run")[1].values()))
+    made = generate.samples(exp, evaluate.program(exp), params, steps=1, seed=0, num_samples=20)
+    shown = sample.shown(exp)(made.x)[:, 0, 0].astype(np.float64)
+    real = pixels[:, 0, 0].astype(np.float64)
+    assert row["value"] == pytest.approx(frechet(shown, real), rel=1e-3) and row["metric"] == "fid_20"
+    config.data.autoencoder = ""
+    with pytest.raises(UsageError, match="metric 'fid' needs image data, and these are latent data"):
+        evaluate.check(experiment.build(config, training=False))

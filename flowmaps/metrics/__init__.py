@@ -109,7 +109,8 @@ def check(name: str, dataset) -> None:
                 f"metric {name!r} needs {' or '.join(metric.kinds)} data, and these are {dataset.kind} data"
             )
         return
-    if metric.kind != dataset.kind or lacks(dataset, metric):
+    decoded = isinstance(metric, FeatureMetric) and dataset.coding is not None
+    if not decoded and (metric.kind != dataset.kind or lacks(dataset, metric)):
         able = [n for n in of_samples(found) if found[n].kind == dataset.kind and not lacks(dataset, found[n])]
         need = f"{metric.kind} data" + (f" with {NEEDS[metric.needs]}" if metric.needs else "")
         raise UsageError(

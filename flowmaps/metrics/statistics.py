@@ -6,7 +6,7 @@ Of foreign files, in the keys of pytorch-fid, EDM and ADM, or of MeanFlow, nothi
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,12 +49,14 @@ def packed(reference: Reference, facts: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def read(path: str | Path, facts: Mapping[str, Any], dimensions: tuple[int, int], about: str) -> Reference:
+def read(
+    path: str | Path, facts: Mapping[str, Any], dimensions: tuple[int, int], about: Callable[[Mapping[str, Any]], str]
+) -> Reference:
     """The reference in a file, for features of these dimensions (of `pool` and `spatial`).
 
-    facts: what is said of a file of the own kind (all but FREE must agree). about: as of the Reference, to which a
-    foreign file's name is preferred. Raises MissingError where there is no file, UsageError where it holds no such
-    statistics or those of other features or images.
+    facts: what is said of a file of the own kind (all but FREE must agree). about: the facts of such a file -> as of
+    the Reference, to which a foreign file's name is preferred. Raises MissingError where there is no file, UsageError
+    where it holds no such statistics or those of other features or images.
     """
     if not Path(path).is_file():
         raise MissingError(
@@ -70,7 +72,8 @@ def read(path: str | Path, facts: Mapping[str, Any], dimensions: tuple[int, int]
         digest = features.fingerprint(pool._asdict())[:8]
         return Reference(pool, spatial, None, f"{Path(path).name} ({digest}), preprocessing unknown")
     check_facts(arrays, facts, path)
-    return Reference(pool, spatial, arrays.get("kept"), about)
+    of_file = {name: str(value) for name, value in arrays.items() if value.ndim == 0}
+    return Reference(pool, spatial, arrays.get("kept"), about({**of_file, **facts}))
 
 
 def check_facts(found: Mapping[str, np.ndarray], expected: Mapping[str, Any], path: str | Path) -> None:
