@@ -12,4 +12,4 @@ def get_config():
     config = base.one_step(base.checker("imle", draws=64))
     config.train.batch_size = 64
     config.train.steps = 8_000
-    return base.expect(config, kl_aligned=(1.04,), sliced_w2=(0.0267,), modes=(8,), in_modes=(0.942,))
+    return base.expect(config, kl_aligned=(1.02,), sliced_w2=(0.0175,), modes=(8,), in_modes=(0.959,))

@@ -10,6 +10,7 @@ from configs import base
 
 
 def get_config():
-    return base.matching(
+    config = base.matching(
         base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="sds", adversary=""
     )
+    return base.expect(config, kl_aligned=(5.83,), sliced_w2=(0.575,), modes=(1,), in_modes=(0.999,))

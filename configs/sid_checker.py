@@ -8,6 +8,7 @@ from configs import base
 
 
 def get_config():
-    return base.matching(
+    config = base.matching(
         base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="sid", every=2
     )
+    return base.expect(config, kl_aligned=(0.516,), sliced_w2=(0.0181,), modes=(8,), in_modes=(0.834,))

@@ -8,6 +8,7 @@ from configs import base
 
 
 def get_config():
-    return base.matching(
+    config = base.matching(
         base.checker, "score_distillation", "edm_checker_residual", **base.PLANE_GAPS, objective="vsd", every=5
     )
+    return base.expect(config, kl_aligned=(0.795,), sliced_w2=(0.0198,), modes=(8,), in_modes=(0.816,))
