@@ -43,7 +43,8 @@ def run(mode: str, directory: str) -> dict:
     workdir.check(FLAGS.config, directory)
     command_line.check_trained(directory, sys.argv)
     if mode == "eval":
-        made = {"measurements": train.headline(evaluate.own_scale(FLAGS.config, evaluate.run(FLAGS.config, directory)))}
+        rows = evaluate.of_own_scale(FLAGS.config, evaluate.run(FLAGS.config, directory))
+        made = {"measurements": train.headline(rows)}
     else:
         made = {"samples": str(sample.run(FLAGS.config, directory))}
     return {"mode": mode, "workdir": directory, **made, **report.refresh(directory)}

@@ -72,11 +72,13 @@ def run(config: ConfigDict, workdir: str | Path) -> list[Row]:
     scaled = at_scales(exp)
     programs = [check(each) for each in scaled]
     judge, about = make_judge(exp), provenance(exp, workdir)
-    rows = [row for each, made in zip(scaled, programs, strict=True) for row in of_scale(each, made, workdir, judge)]
-    rows += [row for seed in config.eval.seeds for row in references(exp, seed)]
     rows = [
-        {**row, **about, **({} if row["guidance"] in (None, config.guidance.scale) else UNFORESEEN)} for row in rows
+        row
+        for each, made in zip(scaled, programs, strict=True)
+        for row in of_scale(each, made, workdir, judge, config.guidance.scale)
     ]
+    rows += [row for seed in config.eval.seeds for row in references(exp, seed)]
+    rows = [{**row, **about} for row in rows]
     if rows and jax.process_index() == 0:
         write(workdir / "eval", rows)
     for table in measurements.tables(rows):
@@ -99,19 +101,22 @@ def at_scales(exp: Experiment) -> list[Experiment]:
     return [at(scale) for scale in exp.config.eval.guidance] or [exp]
 
 
-def own_scale(config: ConfigDict, rows: Sequence[Row]) -> list[Row]:
+def of_own_scale(config: ConfigDict, rows: Sequence[Row]) -> list[Row]:
     """The rows of config.guidance.scale, or all where others alone were measured."""
     return [row for row in rows if row["guidance"] == config.guidance.scale] or list(rows)
 
 
-def of_scale(exp: Experiment, programs: Sequence[Program], workdir: Path, judge: Judge) -> Iterator[Row]:
-    """What is measured with one scale of guidance: of each checkpoint, average, sampler and seed."""
+def of_scale(
+    exp: Experiment, programs: Sequence[Program], workdir: Path, judge: Judge, own_scale: float
+) -> Iterator[Row]:
+    """What is measured with one scale of guidance: of each checkpoint, average, sampler and seed. Values are expected
+    of the config's own scale alone."""
     chosen = exp.config.eval
     for step, counts, weights in [*students(exp, workdir), *best_of_others(exp, workdir)]:
         for decay, params in weights.items():
             which = {"ema": decay, "checkpoint": step}
             for name, program in zip(chosen.samplers, programs, strict=True):
-                default = name == "default" and decay == decays(exp)[0]
+                default = name == "default" and decay == decays(exp)[0] and exp.config.guidance.scale == own_scale
                 for seed in chosen.seeds:
                     for row in measure(exp, params, program, judge, seed=seed, floors=True, step_counts=counts):
                         yield {**row, **which, **({} if default and foreseen(exp, row, step) else UNFORESEEN)}

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 
 from flowmaps import data, sharding
 from flowmaps.data import Source
-from flowmaps.metrics._inception import Features
+from flowmaps.metrics.inception import Features
 from flowmaps.metrics.summary import Summary, summarise
 
 BLOCK = 64

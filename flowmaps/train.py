@@ -226,7 +226,7 @@ def measurement(exp: Experiment) -> Callable[[TrainState], list[Row]]:
 
 def conclude(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates and samples a trained run and writes its report: {"measurements", "samples", "report"}."""
-    rows = evaluate.own_scale(config, evaluate.run(config, workdir))
+    rows = evaluate.of_own_scale(config, evaluate.run(config, workdir))
     samples = sample.run(config, workdir)
     return {"measurements": headline(rows), "samples": str(samples), **report.refresh(workdir)}
 

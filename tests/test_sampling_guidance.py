@@ -59,7 +59,7 @@ def test_the_plot_holds_one_protocol_and_no_mean_over_others(runs, monkeypatch):
 
 def test_the_last_line_is_of_the_configs_own_scale(runs):
     rows = evaluate.run(digits(eval__guidance=(1.0, 3.0), guidance__scale=3.0), runs[0])
-    assert {row["guidance"] for row in evaluate.own_scale(digits(guidance__scale=3.0), rows)} == {3.0}
+    assert {row["guidance"] for row in evaluate.of_own_scale(digits(guidance__scale=3.0), rows)} == {3.0}
 
 
 def test_a_weaker_run_guides_by_the_difference_of_the_two(runs, monkeypatch):

@@ -164,6 +164,9 @@ def last_kernel(params: Params) -> tuple[str, ...]:
     return "output_0", "kernel"
 
 
+# There is no `with_guidance_input`: more tokens change what all others attend to, so no start with them is exact.
+
+
 def without_end_time(params: Params) -> Params:
     """The parameters with which v_{s,t} is v_{s,s}."""
     duration = params["duration"]
