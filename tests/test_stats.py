@@ -199,7 +199,7 @@ def test_statistics_are_of_images(config):
 @pytest.mark.long
 def test_the_whole_way_with_a_network_of_the_real_size(tmp_path):
     """Statistics, training, evaluation by the program, on 16 images and with random weights in a file of the real
-    layout: FID of the statistics' own images is 0."""
+    layout: the statistics are the moments of the features that are kept beside them."""
     inception_files.write(tmp_path / "inception.npz")
     for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)):
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -233,7 +233,10 @@ def test_the_whole_way_with_a_network_of_the_real_size(tmp_path):
     assert measured["fid_16/1"] > 0 and 1 <= measured["inception_score_16/1"] <= 1.6
     with np.load(path) as found:
         assert found["mu_s"].shape == (2023,)
-        assert frechet(found["kept"].astype(np.float64), found["kept"].astype(np.float64)) < 1e-6
+        kept = found["kept"].astype(np.float64)
+        assert kept.shape == (16, 2048)
+        np.testing.assert_allclose(kept.mean(axis=0), found["mu"], rtol=1e-6)
+        np.testing.assert_allclose(np.cov(kept, rowvar=False), found["sigma"], rtol=1e-5, atol=1e-8)
 
 
 def test_latents_are_measured_as_the_images_that_are_made_of_them(tmp_path, small, pixels):
