@@ -1,5 +1,6 @@
 """The command line: each mistake in it, and each failure that a user can mend, becomes one line and an exit code."""
 
+import errno
 import importlib.util
 import inspect
 import re
@@ -22,6 +23,8 @@ from flowmaps import lookup, processes
 from flowmaps import workdir as runs
 from flowmaps.errors import MissingError, NonFiniteError, UsageError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What systems call a full disk, and a full share of one."""
 DEVICES = "/dev"
 """Where a machine lists its GPUs: those of a container's host that it may not use are not there."""
 
@@ -39,6 +42,9 @@ def one_line_errors() -> Iterator[None]:
         sys.stderr.write("interrupted: the same command goes on from the last checkpoint\n")
         processes.leave(128 + signal.SIGINT)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            sys.stderr.write(f"{no_room(error)}\n")
+            processes.leave(UsageError.exit_code)
         if not jax.distributed.is_initialized():
             raise
         cause = str(error).partition("\n")[0].rpartition("computation: ")[2]
@@ -50,6 +56,12 @@ def one_line_errors() -> Iterator[None]:
         else:
             traceback.print_exc()
         processes.leave(processes.FAILED)
+
+
+def no_room(error: OSError) -> str:
+    """What a full disk means for a run."""
+    where = f" at {error.filename}" if error.filename else ""
+    return f"no room is left on the disk{where}: make some and give the same command again; nothing unfinished counts"
 
 
 def check_usage(given: flags.FlagValues, arguments: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The program as it is called: what it prints, how it exits, and one line for each mistake."""
 
+import errno
 import json
 import os
 import re
@@ -139,6 +140,16 @@ def test_a_gpu_that_jax_does_not_see_is_not_passed_over(tmp_path, monkeypatch):
         command_line.check_platform()
     finally:
         jax.config.update("jax_platforms", asked)
+
+
+def test_a_full_disk_is_one_line(capsys):
+    full = OSError(errno.ENOSPC, "No space left on device", "/runs/a/samples/.grid.png.1")
+    with pytest.raises(SystemExit) as ended, command_line.one_line_errors():
+        raise full
+    assert ended.value.code == USAGE
+    assert capsys.readouterr().err.startswith("no room is left on the disk at /runs/a/samples/.grid.png.1: make some")
+    with pytest.raises(PermissionError), command_line.one_line_errors():
+        raise PermissionError(errno.EACCES, "no")
 
 
 def test_training_that_stays_not_finite_exits_with_its_own_code(tmp_path):
