@@ -124,7 +124,7 @@ def read(workdir: Path) -> Run:
     newest = runs.newest_step(workdir)
     if newest == 0:
         raise MissingError(f"no checkpoint in {workdir}: pictures from the same noise need one")
-    exp = experiment.build(config, training=False)
+    exp = experiment.build(config)
     rows = [row for row in everything if is_own(exp, row)]
     if not rows:
         raise MissingError(f"{workdir} was never evaluated by its own sampler: run its command again with --mode=eval")
@@ -364,10 +364,11 @@ def trained_counts(run: Run) -> set[int]:
 
 def draw(run: Run, step_counts: Sequence[int], count: int) -> dict[int, Generated]:
     """The first samples at each step count, by the run's own sampler and first average."""
-    program = generate.program(run.exp, batch_size=min(count, run.exp.config.eval.batch_size))
-    params = sample.parameters(run.exp, run.workdir)
+    exp = experiment.build(run.exp.config, training=False)
+    program = generate.program(exp, batch_size=min(count, exp.config.eval.batch_size))
+    params = sample.parameters(exp, run.workdir)
     return {
-        steps: generate.samples(run.exp, program, params[steps], steps=steps, seed=SEED, num_samples=count)
+        steps: generate.samples(exp, program, params[steps], steps=steps, seed=SEED, num_samples=count)
         for steps in step_counts
     }
 
