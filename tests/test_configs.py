@@ -236,9 +236,9 @@ def test_variants_and_their_errors():
 
 
 def test_every_method_has_a_config_on_the_plane_and_on_digits():
+    configs = [load(name) for name in IN_MEMORY]
     for method in methods.names():
-        used = {load(name).data.name for name in IN_MEMORY if load(name).method.name == method}
-        assert used >= {"checker", "digits"}
+        assert {config.data.name for config in configs if config.method.name == method} >= {"checker", "digits"}
 
 
 @pytest.mark.parametrize(

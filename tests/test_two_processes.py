@@ -122,6 +122,7 @@ def test_where_one_process_dies_the_other_ends_with_a_message(tmp_path, dies):
     assert last.endswith("the same command goes on from the last checkpoint")
 
 
+@pytest.mark.long
 def test_where_one_process_cannot_start_it_says_why_and_the_other_does_not_wait_for_it(tmp_path):
     runs = start_two(CONFIG, f"--workdir={tmp_path / 'run'}", log=tmp_path / "log", second=("--config.mesh.data=7",))
     assert [run.wait(60) for run in runs] == [processes.FAILED, 1]
