@@ -53,12 +53,12 @@ def features(config: ConfigDict, method: Method, dataset: data.Dataset) -> None:
 
 def scales(config: ConfigDict) -> dict[float, str]:
     """The scales of guidance that samples are asked for, and the fields that ask for them."""
-    return {**dict.fromkeys(config.eval.get("guidance", ()), "eval.guidance"), config.guidance.scale: "guidance.scale"}
+    return {**dict.fromkeys(config.eval.guidance, "eval.guidance"), config.guidance.scale: "guidance.scale"}
 
 
 def guidance(config: ConfigDict, dataset: data.Dataset) -> None:
     """Raises UsageError where sampling is to leave out the label, and there is none, or the network always had it."""
-    if trained.named(config.guidance.get("weak")) is not None:
+    if trained.named(config.guidance.weak) is not None:
         return
     for scale, field in scales(config).items():
         if scale != 1 and dataset.num_classes == 0:
@@ -72,7 +72,7 @@ def guidance(config: ConfigDict, dataset: data.Dataset) -> None:
 
 def learned_guidance(config: ConfigDict, learned: Guided) -> None:
     """Raises UsageError where sampling asks a network for guidance that it takes as an input and has not learned."""
-    interval, weak = tuple(config.guidance.interval), trained.named(config.guidance.get("weak"))
+    interval, weak = tuple(config.guidance.interval), trained.named(config.guidance.weak)
     for scale, field in scales(config).items():
         if not learned.low <= scale <= learned.high:
             raise UsageError(

@@ -22,6 +22,8 @@ PARTS = {
     "prediction": predictions,
 }
 """Sections that have a name and the options of the part of this name."""
+LATER = {"eval": {"guidance": []}, "guidance": {"weak": None}}
+"""Fields of other sections that runs of before lack, with what those did."""
 
 
 def completed(config: Section) -> dict[str, Any]:
@@ -33,8 +35,10 @@ def completed(config: Section) -> dict[str, Any]:
         role: {**section, "network": with_options(networks, section["network"])} if "network" in section else section
         for role, section in config.get("players", {}).items()
     }
+    others = {name: fields | config[name] for name, fields in LATER.items() if name in config}
     return {
         **config,
+        **others,
         **parts,
         "adversary": plain(adversaries.OPTIONS) | config.get("adversary", {}),
         "players": players,

@@ -147,7 +147,7 @@ def tells_score(exp: Experiment) -> bool:
 def guidance(exp: Experiment) -> dict[str, Any]:
     """What samples say of their guidance."""
     chosen = exp.config.guidance
-    weak = trained.named(chosen.get("weak"))
+    weak = trained.named(chosen.weak)
     return dict(zip(GUIDANCE, (chosen.scale, list(chosen.interval), weak), strict=True))
 
 

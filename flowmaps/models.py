@@ -127,7 +127,7 @@ def weak_model(student: Model) -> Model | None:
     Raises MissingError where there is no such run, UsageError where it is of other data or another kind, or guides at
     no scale.
     """
-    workdir = trained.named(student.config.guidance.get("weak"))
+    workdir = trained.named(student.config.guidance.weak)
     if workdir is None:
         return None
     config, what = trained.read(Path(workdir), "guidance.weak"), f"guidance.weak={workdir!r}"

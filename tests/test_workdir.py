@@ -98,11 +98,13 @@ def test_a_run_from_before_an_option_was_there_is_one_of_its_default(tmp_path):
     for section, option in (("method", "learned_weight"), ("network", "residual")):
         del saved[section][option]
     del saved["adversary"], saved["players"]["critic"]["network"]["depth"]
+    del saved["guidance"]["weak"], saved["eval"]["guidance"]
     config.network.residual = False
     (tmp_path / "config.json").write_text(json.dumps(saved))
     workdir.check(config, tmp_path)
     read = trained.read(tmp_path, "teacher.workdir")
     assert (read.method.learned_weight, read.network.residual, read.adversary.weight) == (False, False, 0.0)
+    assert (read.guidance.weak, read.eval.guidance) == (None, ())
     config.method.learned_weight = True
     with pytest.raises(UsageError, match=r"of another config: method.learned_weight False -> True; give"):
         workdir.check(config, tmp_path)
