@@ -14,8 +14,8 @@ import small_runs
 import tiny
 import two_players
 from jax.sharding import PartitionSpec as P
+from small_steps import everything, experiment, linear_params, number, numbers, pull, run
 from test_train import interrupt, losses, saved
-from test_train_step import everything, experiment, linear_params, number, numbers, pull, run
 
 from configs import base
 from flowmaps import compare, data, evaluate, methods, networks, samplers, train, train_step

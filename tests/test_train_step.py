@@ -1,6 +1,4 @@
-import re
-import types
-from functools import partial
+"""What a step does to the state: whose parameters move, when, and what is averaged, skipped and drawn."""
 
 import chex
 import jax
@@ -8,186 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
-
-from flowmaps import couplings, interpolants, methods, networks, optimizers, rows, samplers, sharding, state, train_step
-from flowmaps.errors import UsageError
-from flowmaps.guidance import ClassifierFree
-from flowmaps.types import Loss, Method
-
-STEPS = 3
-
-
-def linear(params):
-    """v_{s,t}(x) = x A + b."""
-
-    def velocity(x, s, t, cond, *, dropout=None):
-        return x @ params["A"] + params["b"][None]
-
-    return velocity
-
-
-def linear_params(seed=0):
-    a, b = np.random.default_rng(seed).normal(size=(2, 2, 2))
-    return {"A": jnp.asarray(a), "b": jnp.asarray(b[0])}
-
-
-def regression(roles, batch, keys, step):
-    """A loss of two terms, of 3/4 and 1/4 of the rows, that draws a number for each row."""
-    (near, near_keys), (far, _) = rows.split((batch, keys), (0.75, 0.25))
-    t = rows.uniform(near_keys)
-    x = rows.expand(t, near["x1"]) * near["x1"] + near["x0"]
-    first = rows.flat_sum((roles.student(x, t, t, {}) - near["x1"]) ** 2)
-    zeros = jnp.zeros(far["x1"].shape[0], far["x1"].dtype)
-    second = rows.flat_sum(roles.student(far["x0"], zeros, zeros, {}) ** 2)
-    both = rows.join([first, second], (0.75, 0.25))
-    return Loss(both, {"first": first.mean()})
-
-
-def experiment(
-    method,
-    params,
-    *,
-    binds=None,
-    mesh=None,
-    batch=32,
-    accumulate=1,
-    decays=(),
-    other_decays=(),
-    projections=types.MappingProxyType({}),
-    **options,
-):
-    """The jitted step, its first state and a batch. decays: of the student's averages, and those of others by role."""
-    mesh = mesh or sharding.make_mesh(1, 1)
-    binds = binds or dict.fromkeys(params, linear)
-    options = {"name": "sgd", "learning_rate": 0.1, "updates": 100, **options}
-    made = {player: optimizers.make(**options) for player in method.losses}
-    create = partial(state.create, method=method, optimizers=made, decays={"student": decays, **dict(other_decays)})
-    shardings = sharding.state(mesh, jax.eval_shape(create, params))
-    step = train_step.make(
-        method,
-        binds=binds,
-        coupling=couplings.make("independent"),
-        optimizers=made,
-        mesh=mesh,
-        seed=7,
-        accumulate=accumulate,
-        projections=projections,
-    )
-    where = (shardings, sharding.rows(mesh))
-    out = (shardings, sharding.replicated(mesh))
-    jitted = jax.jit(step, in_shardings=where, out_shardings=out, donate_argnums=0)
-    data = {"x1": np.random.default_rng(1).normal(size=(batch, 2)).astype(jnp.result_type(float))}
-    return jitted, jax.jit(create, out_shardings=shardings)(params), sharding.global_batch(mesh, data)
-
-
-def run(step, current, batch, steps=STEPS):
-    """The state after `steps` steps, and the metrics of each."""
-    history = []
-    for _ in range(steps):
-        current, metrics = step(current, batch)
-        history.append(jax.device_get(metrics))
-    return jax.device_get(current), history
-
-
-def self_distillation():
-    """LSD, a real method with a jvp, on a network of which FSDP cuts a layer."""
-    method = methods.load("lsd").make(interpolant=interpolants.linear(), total_steps=100)
-    network = networks.make("mlp", shape=(2,), num_classes=0, width=64, depth=3)
-    params = {"student": networks.init(network, jax.random.key(0))}
-    return method, params, {"student": partial(networks.bind, network)}
-
-
-@pytest.fixture(scope="module")
-def on_one_device():
-    method, params, binds = self_distillation()
-    return run(*experiment(method, params, binds=binds, batch=128, decays=(0.9,), name="adam", learning_rate=1e-3))
-
-
-@pytest.mark.parametrize(("data", "fsdp", "accumulate"), [(1, 1, 4), (8, 1, 1), (2, 4, 4)])
-def test_devices_and_parts_change_nothing(on_one_device, data, fsdp, accumulate):
-    """Loss, metrics, parameters and averages are those of one device and the whole batch."""
-    method, params, binds = self_distillation()
-    mesh = sharding.make_mesh(data, fsdp)
-    parts = experiment(
-        method,
-        params,
-        binds=binds,
-        mesh=mesh,
-        batch=128,
-        accumulate=accumulate,
-        decays=(0.9,),
-        name="adam",
-        learning_rate=1e-3,
-    )
-    cut = [a.sharding.spec for a in jax.tree.leaves(parts[1]) if not a.sharding.is_fully_replicated]
-    assert len(cut) == (2 * 4 if fsdp > 1 else 0)  # two layers: parameters, two moments, one average
-    current, history = run(*parts)
-    expected, expected_history = on_one_device
-    for ours, theirs in zip(history, expected_history, strict=True):
-        for name in theirs:
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, err_msg=name)
-    for ours, theirs in zip(jax.tree.leaves(current), jax.tree.leaves(expected), strict=True):
-        assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
-
-
-@pytest.mark.float64
-@pytest.mark.parametrize(("devices", "accumulate"), [(1, 2), (1, 8), (4, 2)])
-def test_parts_are_the_whole_batch_to_rounding(devices, accumulate):
-    method = Method({"student": regression}, samplers.composed)
-    params = {"student": linear_params()}
-    expected, expected_history = run(*experiment(method, params))
-    mesh = sharding.make_mesh(devices)
-    current, history = run(*experiment(method, params, mesh=mesh, accumulate=accumulate))
-    chex.assert_trees_all_close(current.params, expected.params, rtol=1e-13)
-    chex.assert_trees_all_close(history, expected_history, rtol=1e-13)
-
-
-def test_parts_too_small_for_the_terms_are_refused():
-    """8 devices x 2 parts of 32 rows leave blocks of 2 rows, which cannot be dealt 3 to 1."""
-    method = Method({"student": regression}, samplers.composed)
-    step, current, batch = experiment(method, {"student": linear_params()}, mesh=sharding.make_mesh(8), accumulate=2)
-    with pytest.raises(UsageError, match="2 rows"):
-        step(current, batch)
-
-
-COLLECTIVES = r"= (\S+|\(.*?\)) (all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce)(?:-start)?\("
-
-
-@pytest.mark.parametrize(
-    ("name", "accumulate", "calls"), [("flow_matching", 1, 1), ("lsd", 1, 3), ("lsd", 4, 3), ("shortcut", 1, 3)]
+from small_steps import (
+    STEPS,
+    everything,
+    experiment,
+    linear,
+    linear_params,
+    number,
+    numbers,
+    pull,
+    regression,
+    run,
+    self_distillation,
 )
-def test_the_only_collective_of_data_parallel_steps_is_one_all_reduce(name, accumulate, calls):
-    """Of gradients and scalars alone; no activation moves. On a CPU each differentiated call of the network (a jvp
-    counts as two) brings a gradient of its own, which is added to the others after the reduction."""
-    _, params, binds = self_distillation()
-    method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=100)
-    step, current, batch = experiment(
-        method, params, binds=binds, mesh=sharding.make_mesh(8), batch=256, accumulate=accumulate, decays=(0.9,)
-    )
-    text = step.lower(current, batch).compile().as_text()
-    found = re.findall(COLLECTIVES, text)
-    assert [kind for _, kind in found] == ["all-reduce"]
-    sizes = [
-        int(np.prod([int(n) for n in dims.split(",") if n]))
-        for shapes, _ in found
-        for dims in re.findall(r"f32\[([\d,]*)\]", shapes)
-    ]
-    weights = [p.size for p in jax.tree.leaves(params)]
-    assert set(sizes) <= {*weights, 1}
-    assert sum(weights) <= sum(sizes) <= calls * sum(weights) + 16
 
-
-def test_guidance_moves_no_rows_between_devices():
-    """Its doubled batch is doubled on each device for itself."""
-    mesh = sharding.make_mesh(8)
-
-    def guided(x, s, label):
-        velocity = ClassifierFree(lambda x, s, t, cond, *, dropout=None: x * cond["label"][:, None], 2.0)
-        return velocity(x, s, s, {"label": label})
-
-    shapes = ((64, 2), jnp.float32), ((64,), jnp.float32), ((64,), jnp.int32)
-    arguments = [jax.ShapeDtypeStruct(*shape, sharding=sharding.rows(mesh)) for shape in shapes]
-    assert not re.findall(COLLECTIVES, jax.jit(guided).lower(*arguments).compile().as_text())
+from flowmaps import couplings, optimizers, rows, samplers, sharding, state, train_step
+from flowmaps.types import Loss, Method
 
 
 def test_the_logged_learning_rate_is_that_of_the_update():
@@ -228,13 +62,6 @@ def test_a_step_is_traced_once_and_consumes_its_state():
     assert int(current.step) == STEPS
 
 
-def everything(roles, batch, keys, step):
-    """A loss that reads every role."""
-    s = jnp.zeros(batch["x1"].shape[0])
-    callables = (roles.student, roles.target, roles.teacher, *roles.extras.values())
-    return Loss(sum(rows.flat_sum(f(batch["x1"], s, s, {}) ** 2) for f in callables), {})
-
-
 @pytest.mark.parametrize("average", [None, "average"])
 @pytest.mark.parametrize("trained", ["student", "critic"])
 def test_gradient_reaches_the_players_own_parameters_alone(trained, average):
@@ -260,26 +87,6 @@ def test_target_is_the_student_without_an_average_and_the_average_with_one():
     for average, expected in ((None, params["student"]), (linear_params(1), linear_params(1))):
         target = train_step.bind_roles({"student": linear}, params, {}, average).target
         np.testing.assert_array_equal(target(x, s, s, {}), linear(expected)(x, s, s, {}))
-
-
-def number(params):
-    """A role that is one number."""
-    return lambda: params["p"]
-
-
-def pull(mine, other, factor=1.0):
-    """The loss (mine - factor * other)^2 / 2 of one number against another."""
-
-    def loss(roles, batch, keys, step):
-        values = {"student": roles.student, "target": roles.target, **roles.extras}
-        gap = values[mine]() - factor * values[other]()
-        return Loss(jnp.broadcast_to(gap**2 / 2, batch["x1"].shape[:1]), {"gap": gap})
-
-    return loss
-
-
-def numbers(**values):
-    return {role: {"p": jnp.asarray(value)} for role, value in values.items()}
 
 
 @pytest.mark.float64
