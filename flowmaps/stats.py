@@ -19,7 +19,8 @@ from flowmaps import experiment, metrics, observer, sharding, trained
 from flowmaps.data import Dataset
 from flowmaps.errors import UsageError
 from flowmaps.files import write_whole
-from flowmaps.metrics import features, inception, statistics
+from flowmaps.metrics import inception, statistics
+from flowmaps.metrics.digest import sha256_of_arrays
 from flowmaps.metrics.statistics import Reference
 from flowmaps.observer import Look
 from flowmaps.workdir import versions
@@ -62,7 +63,7 @@ def check(config: ConfigDict, dataset: Dataset) -> None:
         )
     if path is None:
         return
-    reference = read(path, expected(dataset, features.fingerprint(weights)))
+    reference = read(path, expected(dataset, sha256_of_arrays(weights)))
     for name in metrics.of_features(config.eval.metrics):
         if getattr(reference, metrics.load(name).reads) is None:
             raise UsageError(
@@ -74,7 +75,7 @@ def open_eyes(config: ConfigDict, mesh: Mesh) -> Eyes:
     """The network with the weights of config.eval.inception or FLOWMAPS_INCEPTION. Raises as `inception.read`."""
     weights = inception.read(weights_path(config))
     look = observer.make(inception.apply, inception.variables(weights), mesh)
-    return Eyes(look, mesh, features.fingerprint(weights))
+    return Eyes(look, mesh, sha256_of_arrays(weights))
 
 
 def weights_path(config: ConfigDict) -> str | None:

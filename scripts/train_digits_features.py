@@ -17,6 +17,7 @@ import optax
 
 from flowmaps import data
 from flowmaps.metrics import features
+from flowmaps.metrics.digest import sha256_of_arrays
 
 OUTPUT = Path(features.__file__).with_name("digits_features.npz")
 STEPS, BATCH, NOISE = 1500, 128, 0.1
@@ -77,7 +78,7 @@ def main():
 
     hidden = features.hidden(weights, held_out["x1"])
     guesses = features.dense(weights, "logits", hidden).argmax(axis=1)
-    print(f"{output}: accuracy {np.mean(guesses == held_out['label']):.4f}, {features.fingerprint(weights)}")
+    print(f"{output}: accuracy {np.mean(guesses == held_out['label']):.4f}, {sha256_of_arrays(weights)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from flowmaps.errors import MissingError, UsageError
-from flowmaps.metrics import _inception, features, inception
+from flowmaps.metrics import _inception, inception
+from flowmaps.metrics.digest import sha256_of_arrays
 from scripts import convert_inception
 
 GOLDEN = Path(__file__).with_name("inception_golden.npz")
@@ -36,7 +37,7 @@ def read(tmp_path, **arrays):
 
 
 def honest(weights):
-    return {**weights, "arrays_sha256": features.fingerprint(weights), "source_sha256": inception.SOURCE_SHA256}
+    return {**weights, "arrays_sha256": sha256_of_arrays(weights), "source_sha256": inception.SOURCE_SHA256}
 
 
 def test_features_are_those_of_torch_fidelity(weights):
@@ -150,7 +151,7 @@ def test_the_converter_records_what_it_read(tmp_path, monkeypatch, few):
     digest = hashlib.sha256(b"the real one").hexdigest()
     monkeypatch.setattr(inception, "SOURCE_SHA256", digest)
     found = inception.read(convert_inception.convert(tmp_path / "in.pth", tmp_path / "out.npz"))
-    assert features.fingerprint(found) == features.fingerprint(few)
+    assert sha256_of_arrays(found) == sha256_of_arrays(few)
     assert "torch" not in sys.modules
 
 
@@ -160,7 +161,7 @@ def test_the_converter_reads_what_pytorch_writes(tmp_path, weights):
     torch.save({**state, "Mixed_5b.branch1x1.bn.num_batches_tracked": torch.tensor(3)}, tmp_path / "in.pth")
     found = convert_inception.arrays(tmp_path / "in.pth")
     assert found.keys() == weights.keys()
-    assert features.fingerprint(found) == features.fingerprint(weights)
+    assert sha256_of_arrays(found) == sha256_of_arrays(weights)
 
 
 @pytest.mark.long

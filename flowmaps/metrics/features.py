@@ -4,7 +4,6 @@ scripts/train_digits_features.py trained it on the 1,500 training digits and wro
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from importlib import resources
 
@@ -72,13 +71,3 @@ def trained_on() -> str:
 def _stored() -> Weights:
     with resources.files(__package__).joinpath("digits_features.npz").open("rb") as file:
         return dict(np.load(file, allow_pickle=False))
-
-
-def fingerprint(weights: Weights) -> str:
-    """SHA-256 of names, shapes and float32 values: it does not depend on how the file is packed."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name], "<f4")
-        digest.update(f"{name} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -17,8 +17,8 @@ import numpy as np
 from flax import traverse_util
 
 from flowmaps.errors import MissingError, UsageError
-from flowmaps.metrics import features
 from flowmaps.metrics._inception import CLASSES, POOL, SPATIAL, Features, Inception
+from flowmaps.metrics.digest import sha256_of_arrays
 from flowmaps.types import Array
 
 SOURCE = "pt_inception-2015-12-05-6726825d.pth"
@@ -65,7 +65,7 @@ def read(path: str | Path | None) -> Weights:
     arrays = _arrays(Path(path))
     source, digest = (str(arrays.pop(name, "none")) for name in DIGESTS)
     check_shapes(arrays, path)
-    if (found := features.fingerprint(arrays)) != digest:
+    if (found := sha256_of_arrays(arrays)) != digest:
         raise UsageError(f"{path} is damaged: its arrays have the sha256 {found}, and it says {digest}; {HOW_TO_GET}")
     if source != SOURCE_SHA256:
         raise UsageError(f"{path} was made from a file with the sha256 {source}, not {SOURCE}: {HOW_TO_GET}")
@@ -76,7 +76,7 @@ def packed(weights: Weights, source_sha256: str) -> bytes:
     """The .npz of arrays that were read from a file with this digest. Raises UsageError where they are others."""
     check_shapes(weights, "the file given")
     file = io.BytesIO()
-    np.savez(file, **weights, source_sha256=source_sha256, arrays_sha256=features.fingerprint(weights))
+    np.savez(file, **weights, source_sha256=source_sha256, arrays_sha256=sha256_of_arrays(weights))
     return file.getvalue()
 
 

@@ -15,7 +15,7 @@ from absl import logging
 from jaxtyping import Float
 
 from flowmaps.errors import MissingError, UsageError
-from flowmaps.metrics import features
+from flowmaps.metrics.digest import sha256_of_arrays
 from flowmaps.metrics.summary import Gaussian, Summary, gaussian
 
 KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
@@ -69,7 +69,7 @@ def read(
     spatial = _gaussian(arrays, SPATIAL_KEYS, dimensions[1], path)
     if "feature" not in arrays:
         logging.warning("%s says nothing of its images, their resize and scaling: compare it with care", path)
-        digest = features.fingerprint(pool._asdict())[:8]
+        digest = sha256_of_arrays(pool._asdict())[:8]
         return Reference(pool, spatial, None, f"{Path(path).name} ({digest}), preprocessing unknown")
     check_facts(arrays, facts, path)
     of_file = {name: str(value) for name, value in arrays.items() if value.ndim == 0}
