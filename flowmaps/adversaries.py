@@ -140,7 +140,7 @@ def opposed(
 
     def made(student: Velocity, batch: Batch, keys: Keys) -> tuple[Points, Row, Cond]:
         """Samples from points of the path, and the time and condition at which the critic sees them."""
-        cond = {"label": batch["label"]} if "label" in batch else {}
+        cond = rows.condition(batch)
         s = draw(rows.fold(keys, 0))
         end = jnp.full_like(s, interpolant.t_max)
         x_s = interpolant.point(batch["x0"], batch["x1"], s)

@@ -154,22 +154,6 @@ def semigroup(
     return student(x, s, t, cond, dropout=dropout) - (legs if through == "all" else stop_gradient(legs))
 
 
-def consistency(
-    student: Velocity,
-    target: Velocity,
-    points: tuple[Points, Points],
-    s: Times,
-    u: Times,
-    t: Times,
-    cond: Cond,
-    dropout: Keys | None = None,
-) -> Points:
-    """X_{s,t}(x_s) - sg X_{u,t}(x_u), for points (x_s, x_u) of one path: the semigroup in units of state, whose first
-    leg is the path's own and not the flow's. It is zero in the mean given x_s up to O(u - s)."""
-    moved, aim = consistent_states(student, target, points, s, u, t, cond, dropout)
-    return moved - aim
-
-
 def consistent_states(
     student: Velocity,
     target: Velocity,
@@ -180,7 +164,9 @@ def consistent_states(
     cond: Cond,
     dropout: Keys | None = None,
 ) -> tuple[Points, Points]:
-    """X_{s,t}(x_s) and sg X_{u,t}(x_u), of which `consistency` is the difference. One dropout mask serves both."""
+    """X_{s,t}(x_s) and sg X_{u,t}(x_u), for points (x_s, x_u) of one path: the semigroup in units of state, whose first
+    leg is the path's own and not the flow's. Their difference is zero in the mean given x_s up to O(u - s). One dropout
+    mask serves both."""
     earlier, later = points
     moved = flow_map(student, earlier, s, t, cond, dropout)
     return moved, stop_gradient(flow_map(target, later, u, t, cond, dropout))

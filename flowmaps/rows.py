@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Key
 
 from flowmaps.errors import UsageError
-from flowmaps.types import Array, Keys
+from flowmaps.types import Array, Batch, Cond, Keys
 
 Tree = TypeVar("Tree")
 
@@ -29,6 +29,11 @@ def keys(key: Key[Array, ""], step: Array | int, n: int, first: int = 0) -> Keys
 def fold(keys: Keys, number: Array | int) -> Keys:
     """The keys of an independent stream: `number`, one for all rows or one a row, tells a row's consumers apart."""
     return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(number) else None))(keys, number)
+
+
+def condition(batch: Batch) -> Cond:
+    """The labels of a batch, where it has any."""
+    return {"label": batch["label"]} if "label" in batch else {}
 
 
 def normal(keys: Keys, shape: Sequence[int]) -> Float[Array, "b *d"]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy.special import ndtri
-from laws import COUNT, LAWS, LINEAR, draw_batch, stray
+from laws import COUNT, LAWS, LINEAR, Features, draw_batch, stray
 
 from flowmaps import adversaries, methods, networks, rows
 from flowmaps.errors import UsageError
@@ -52,6 +52,30 @@ def test_the_student_climbs_the_log_ratio_by_its_error():
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
     same = jax.grad(lambda made: loss_of("student", log_ratio(0.0, 1.0), made, made).sum())(NORMAL)
     assert np.all(same == 0)
+
+
+@pytest.mark.float64
+def test_a_linear_head_on_linear_features_rests_at_the_discriminant_of_fisher():
+    """Between N(m, C) and N(0, C) seen by features A x: the logistic game's head w has A' w = C^-1 m, and no other
+    direction, whichever invertible A."""
+    grid = ndtri((jnp.arange(200) + 0.5) / 200)
+    normal = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    root, mean, mixed = jnp.asarray([[0.9, 0.0], [0.5, 0.7]]), jnp.asarray([0.6, -0.4]), jnp.asarray([[2.0, 1], [0, 3]])
+    made = normal @ root.T
+    adversary = adversaries.make(sees="features")
+    seen = Features()
+    seen.heads = lambda x: (x @ mixed.T,)
+
+    def slope(head):
+        critic = {"critic": lambda maps, t, cond: maps[0] @ head[:2, None] + head[2], "features": seen}
+        roles = Roles(None, None, extras=critic)
+        return adversary.critic_loss(roles, made + mean[None], made, jnp.ones(len(made)), {}).mean()
+
+    fisher = jnp.linalg.solve(root @ root.T, mean)
+    at_rest = jnp.append(jnp.linalg.solve(mixed.T, fisher), -fisher @ mean / 2)
+    np.testing.assert_allclose(jax.grad(slope)(at_rest), 0, atol=2e-3)
+    for away in 0.3 * jnp.eye(3):
+        assert jax.grad(slope)(at_rest + away) @ away > 0.005
 
 
 def test_hinge_asks_no_more_than_a_margin():

@@ -111,6 +111,7 @@ CASES = {
     "ctm": {"leg": "ddim", "intervals": COUNT, "most_steps": 3, "weights": (1.0, 0.0)},
     "knowledge_distillation": ONLINE,
     "consistency_mid_training": ONLINE,
+    "latent_consistency": {"chain": COUNT, "skip": 2},
 }
 
 
@@ -136,6 +137,36 @@ def test_a_perceptual_loss_rests_at_the_product_of_its_teachers_steps(name):
     value, slope = mean(0.0)
     assert value < 1e-24 and abs(slope) < 1e-12
     assert mean(0.1)[1] > 1e-3 and mean(-0.1)[1] < -1e-3
+
+
+def jump_to(image):
+    """The velocity to one image at the time 1."""
+    return lambda x, s, t, cond, *, dropout=None: (image - x) / expand(1 - s, x)
+
+
+@pytest.mark.float64
+def test_a_truncated_consistency_model_is_weighed_alike_by_any_distance():
+    """A student that jumps to another channel than its target and its teacher is 2 away by features that see channels,
+    and 2 at each of 16 places by squares."""
+    losses = []
+    for distance in ("perceptual", "squared"):
+        method = methods.load("truncated_consistency").make(interpolant=PATH, total_steps=10, distance=distance)
+        roles = Roles(jump_to(channel(1)), *2 * [jump_to(channel(0))], {"features": with_heads(lambda x: (x,))})
+        batch = {"x0": images(0), "x1": STD * images(1)}
+        losses.append(method.losses["student"](roles, batch, KEYS, jnp.zeros((), jnp.int32)).per_example)
+    np.testing.assert_allclose(losses[0] / losses[1], 2 / 32, rtol=1e-6)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize(("image", "distance"), [(0, 0.0), (1, 2.0)])
+def test_reflow_sees_the_data_that_a_velocity_tells(image, distance):
+    """As its last round to one step asks, at the time 0, and at any other."""
+    method = methods.load("reflow").make(interpolant=interpolants.linear(), total_steps=10, distance="perceptual")
+    assert method.owners == {"features": "frozen"}
+    batch = {"x0": images(0), "x1": jnp.broadcast_to(channel(0), (len(KEYS), *SHAPE))}
+    roles = Roles(jump_to(channel(image)), None, None, {"features": with_heads(lambda x: (x,))})
+    found = method.losses["student"](roles, batch, KEYS, jnp.zeros((), jnp.int32)).per_example
+    np.testing.assert_allclose(found, distance, atol=1e-9)
 
 
 @pytest.mark.float64
@@ -185,10 +216,7 @@ def pixel_mean_flow(seen, perceptual, power=0.0):
         interpolant=interpolants.linear(), total_steps=10, law=("uniform",), power=power, perceptual=perceptual
     )
     assert method.owners == ({"features": "frozen"} if perceptual else {})
-
-    def student(x, s, t, cond, *, dropout=None):
-        return (seen - x) / expand(1 - s, x)
-
+    student = jump_to(seen)
     student.heads = lambda *inputs, **keywords: (student(*inputs), student(*inputs))
     keys = rows.keys(jax.random.key(1), 0, 4_096)
     data = jnp.broadcast_to(channel(0), (4_096, *SHAPE))

@@ -16,7 +16,7 @@ def make(*, interpolant, total_steps, period: int = 5, from_teacher: bool = Fals
     def towards(mine, other):
         def loss(roles, batch, keys, step):
             velocities = {"student": roles.student, **roles.extras}
-            t, cond = draw(keys), _terms.condition(batch)
+            t, cond = draw(keys), rows.condition(batch)
             point = _terms.path_point(interpolant, batch, t)
             said = velocities[mine](point.x, t, t, cond)
             flow, gap = squared(said - point.velocity), squared(said - velocities[other](point.x, t, t, cond))

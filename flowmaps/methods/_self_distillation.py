@@ -35,7 +35,7 @@ def self_distillation(
     triangle = times.sorted_pair(law)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         diagonal, off = rows.split((batch, cond, keys), shares)
 
         batch_d, cond_d, keys_d = diagonal

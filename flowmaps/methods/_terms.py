@@ -35,11 +35,6 @@ def path_point(interpolant: Interpolant, batch: Batch, t: Row) -> PathPoint:
     return PathPoint(interpolant.point(*ends), interpolant.velocity(*ends))
 
 
-def condition(batch: Batch) -> Cond:
-    """The labels of a batch, where it has any."""
-    return {"label": batch["label"]} if "label" in batch else {}
-
-
 def teacher(roles: Roles) -> Velocity:
     """The teacher, always without dropout: with it, it would be another model a row. Raises UsageError where the run
     has none."""

@@ -69,7 +69,7 @@ def to_the_end(
     dropped: x_1 has it."""
 
     def loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.condition(batch)
+        cond = rows.condition(batch)
         states = trajectories(roles, batch, cond)
         index = drawn(rows.fold(keys, 0), 0, points)
         s, end = (times.at_index(interpolant, i, points) for i in (index, jnp.full_like(index, points)))

@@ -65,7 +65,7 @@ def make(
         s = times.at_index(interpolant, index, steps)
         state = interpolant.point(batch["x0"], batch["x1"], s)
         x_s = jnp.where(rows.expand(index, state) == 0, interpolant.start(batch["x0"]), state)
-        return flow_map(roles.student, x_s, s, jnp.full_like(s, interpolant.t_max), _terms.condition(batch), dropout)
+        return flow_map(roles.student, x_s, s, jnp.full_like(s, interpolant.t_max), rows.condition(batch), dropout)
 
     def judged(batch: Batch, samples: Points, keys: Keys) -> tuple[Points, Points, Row]:
         """Data and samples as the critic sees them, and the time."""
@@ -76,7 +76,7 @@ def make(
 
     def critic_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         samples = stop_gradient(made(roles, batch, rows.fold(keys, 0)))
-        loss = adversary.critic_loss(roles, *judged(batch, samples, rows.fold(keys, 1)), _terms.condition(batch))
+        loss = adversary.critic_loss(roles, *judged(batch, samples, rows.fold(keys, 1)), rows.condition(batch))
         return Loss(loss, {"game": jnp.mean(loss)})
 
     def wanted(roles: Roles, x: Points, t: Row, cond: Cond) -> Points:
@@ -91,7 +91,7 @@ def make(
         return jax.lax.fori_loop(0, teacher_steps, onward, x)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, x = _terms.condition(batch), made(roles, batch, rows.fold(keys, 0), rows.fold(keys, 2))
+        cond, x = rows.condition(batch), made(roles, batch, rows.fold(keys, 0), rows.fold(keys, 2))
         played = adversary.student_loss(roles, *judged(batch, x, rows.fold(keys, 1)), cond)
         metrics = {"game": jnp.mean(played)}
         if distillation == 0:

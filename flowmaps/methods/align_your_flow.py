@@ -65,7 +65,7 @@ def make(
     pair = times.sorted_pair(times.on_path(interpolant, *law))
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         cond = _terms.ask_guidance(cond, learned, rows.fold(keys, 3))
         s, t = pair(rows.fold(keys, 1))
         point, dropout = _terms.path_point(interpolant, batch, s), rows.fold(keys, 2)

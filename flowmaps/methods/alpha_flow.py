@@ -123,7 +123,7 @@ def make(
         return v - stop_gradient(guidance.velocity(roles, x, t, velocity, stop_gradient(v), cond, dropout))
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         (batch_d, cond_d, keys_d), (batch_o, cond_o, keys_o) = rows.split((batch, cond, keys), shares)
         flow = squared(flow_residual(roles, batch_d, cond_d, keys_d))
         alpha = alpha_at(step)

@@ -130,7 +130,7 @@ def make(
     pair = shrunk if schedule == "ratio" else neighbours
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         s, u = pair(law_of_s(rows.fold(keys, 1)), step)
         x_s, x_u = (interpolant.point(batch["x0"], batch["x1"], t) for t in (s, u))
         if leg != "path":

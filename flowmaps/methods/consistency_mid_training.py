@@ -46,7 +46,7 @@ def make(
     trajectories = _trajectories.make(interpolant, pairs, points, solver, solver_steps)
 
     def between(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.condition(batch)
+        cond = rows.condition(batch)
         states = trajectories(roles, batch, cond)
         first = _trajectories.drawn(rows.fold(keys, 0), 0, points)
         last = _trajectories.drawn(rows.fold(keys, 1), first + 1, points + 1)

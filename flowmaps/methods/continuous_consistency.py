@@ -76,7 +76,7 @@ def make(
         return Tangent(implied, stop_gradient(flow), stop_gradient(map_))
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         s = draw(rows.fold(keys, 1))
         point, dropout = _terms.path_point(interpolant, batch, s), rows.fold(keys, 2)
         along = _terms.velocity_of(velocity, roles, point, s, cond)

@@ -84,7 +84,7 @@ def make(
         return times.at_index(interpolant, index, intervals)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         dropout, between = rows.fold(keys, 2), steps_between(step, most_steps)
         first, last = (rows.uniform(rows.fold(rows.fold(keys, 1), stream)) for stream in (0, 1))
         first = jnp.floor((intervals + 1 - between) * first)

@@ -51,7 +51,7 @@ def make(
     draw = times.on_path(interpolant, *law)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         t = draw(rows.fold(keys, 1))
         x = interpolant.point(batch["x0"], batch["x1"], t)
         velocity = roles.student(x, t, t, cond, dropout=rows.fold(keys, 2))

@@ -53,7 +53,7 @@ def make(
     def made_of_noise(roles: Roles, batch: Batch, keys: Keys, dropout: Keys | None = None) -> Points:
         """Samples of new noise, unlike that of the pairs."""
         noise = _generator.source(interpolant, batch["x0"], keys)
-        return _generator.generated(roles.student, interpolant, noise, _terms.condition(batch), dropout)
+        return _generator.generated(roles.student, interpolant, noise, rows.condition(batch), dropout)
 
     def far(roles: Roles, one: Points, other: Points) -> Float[Array, " b"]:
         if distance == "perceptual":
@@ -61,11 +61,11 @@ def make(
         return flat_mean((one - other) ** 2)
 
     def fake_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        made, cond = made_of_noise(roles, batch, rows.fold(keys, 0)), _terms.condition(batch)
+        made, cond = made_of_noise(roles, batch, rows.fold(keys, 0)), rows.condition(batch)
         return _generator.denoising(roles, interpolant, made, law_of_fake, data_std, rows.fold(keys, 1), cond)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, dropout = _terms.condition(batch), rows.fold(keys, 3)
+        cond, dropout = rows.condition(batch), rows.fold(keys, 3)
         x = made_of_noise(roles, batch, rows.fold(keys, 2), dropout)
         t = law(rows.fold(keys, 0))
         gradient, gap = _generator.matching_gradient(

@@ -21,7 +21,7 @@ from flowmaps import adversaries, rows, samplers, times
 from flowmaps.errors import UsageError
 from flowmaps.identities import flow_map
 from flowmaps.interpolants import Interpolant
-from flowmaps.methods import _generator, _terms
+from flowmaps.methods import _generator
 from flowmaps.rows import expand
 from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles, Velocity
 from flowmaps.weightings import squared
@@ -84,7 +84,7 @@ def make(
     adversary = adversaries.make(game=game, sees=sees, penalties=penalties)
 
     def made(roles: Roles, batch: Batch, keys: Keys, dropout: Keys | None = None) -> Points:
-        cond, x0 = _terms.condition(batch), _generator.source(interpolant, batch["x0"], rows.fold(keys, 0))
+        cond, x0 = rows.condition(batch), _generator.source(interpolant, batch["x0"], rows.fold(keys, 0))
         x, s = own_state(roles.target, interpolant, x0, steps, rows.fold(keys, 1), cond)
         return flow_map(roles.student, x, s, jnp.full_like(s, interpolant.t_max), cond, dropout)
 
@@ -94,7 +94,7 @@ def make(
         return *_generator.noised_pair(interpolant, batch["x1"], samples, t, rows.fold(keys, 1)), t
 
     def fake_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, samples = _terms.condition(batch), stop_gradient(made(roles, batch, rows.fold(keys, 0)))
+        cond, samples = rows.condition(batch), stop_gradient(made(roles, batch, rows.fold(keys, 0)))
         own = _generator.denoising(roles, interpolant, samples, law_of_fake, data_std, rows.fold(keys, 1), cond)
         if not critic_weight:
             return own
@@ -102,7 +102,7 @@ def make(
         return Loss(own.per_example + critic_weight * played, {**own.metrics, "game": jnp.mean(played)})
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, x = _terms.condition(batch), made(roles, batch, rows.fold(keys, 2), rows.fold(keys, 4))
+        cond, x = rows.condition(batch), made(roles, batch, rows.fold(keys, 2), rows.fold(keys, 4))
         t = law(rows.fold(keys, 0))
         gradient, gap = _generator.matching_gradient(
             roles, interpolant, x, t, rows.fold(keys, 1), cond, weighting=weighting, data_std=data_std

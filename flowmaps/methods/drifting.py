@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from flowmaps import rows, samplers
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
-from flowmaps.methods import _generator, _terms
+from flowmaps.methods import _generator
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
 
 Samples = Float[Array, "n d"]
@@ -80,7 +80,7 @@ def make(
         return total, unit, jnp.mean(jnp.stack(sizes)) / unit
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, count = _terms.condition(batch), len(batch["x1"])
+        cond, count = rows.condition(batch), len(batch["x1"])
         if count % group:
             raise UsageError(
                 f"a batch of {count} rows is not made of groups of {group}: use a multiple of it (on every device), or "

@@ -69,7 +69,7 @@ def make(
         return slope, flow_map(roles.student, back, s, t, cond, dropout) - x
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         given = batch, rows.fold(keys, 1), cond, rows.fold(keys, 2)
         if objective != "direct":
             map_ = squared(distilled(roles, *given))

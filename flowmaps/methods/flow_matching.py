@@ -27,7 +27,7 @@ def make(
     draw = times.on_path(interpolant, *law)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         t = draw(rows.fold(keys, 1))
         flow = squared(_terms.flow_residual(roles.student, interpolant, batch, t, cond, rows.fold(keys, 2)))
         return Loss(flow, {"flow": jnp.mean(flow)})

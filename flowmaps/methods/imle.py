@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from flowmaps import rows, samplers
 from flowmaps.errors import UsageError
 from flowmaps.interpolants import Interpolant
-from flowmaps.methods import _generator, _terms
+from flowmaps.methods import _generator
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles, Velocity
 
 Sets = Float[Array, "n k *d"]
@@ -60,7 +60,7 @@ def make(
         )
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        examples, cond, dropout = batch["x1"], _terms.condition(batch), rows.fold(keys, 1)
+        examples, cond, dropout = batch["x1"], rows.condition(batch), rows.fold(keys, 1)
         if len(examples) % set_size:
             raise UsageError(
                 f"a batch of {len(examples)} rows is not made of sets of {set_size}: use a multiple of it (on every "

@@ -106,7 +106,7 @@ def make(
                 f"a batch of {count} rows is not made of groups of {group}: use a multiple of it (on every device), or "
                 "another method.group"
             )
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         of_groups = drawn(rows.fold(keys, 1)[::group])
         s, u, t = (jnp.repeat(time, group) for time in of_groups)
         dropout = rows.fold(keys, 2)

@@ -125,7 +125,7 @@ def make(
         return Errors(squared(residual), squared(v - g), image_error(roles, batch, x, s, t, u))
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         diagonal, off = rows.split((batch, cond, keys), shares)
         raw = {"flow": diagonal_errors(roles, *diagonal), "map": map_errors(roles, *off)}
         terms = {name: weighted(errors) for name, errors in raw.items()}

@@ -31,15 +31,14 @@ def make(
     skip: int = 20,
     leg: Literal["ddim", "heun"] = "ddim",
     guidance: tuple[float, float] = (1.0, 1.0),
-    distance: Literal["squared", "l1", "pseudo_huber"] = "squared",
+    distance: _terms.Distance = "squared",
     huber: float = 0.001,
     target_decay: float = 0.95,
     label_dropout: float = 0.0,
 ) -> Method:
     """chain: equal intervals of the path's clock, at whose beginnings s is drawn. skip: how many of them a step takes.
     leg: the step, see solvers/steps.py. guidance: the least and the largest w, uniform between them, the paper's
-    (3, 15); (1, 1): none, and no input of the network. distance, huber: see weightings.distance. target_decay: of the
-    average.
+    (3, 15); (1, 1): none, and no input of the network. distance, huber: see _terms.far. target_decay: of the average.
 
     Raises UsageError for a step longer than the chain, scales that do not rise from above 0, or a teacher that is not
     there (with the first batch).
@@ -49,20 +48,22 @@ def make(
     learned = _terms.guidance_input(guidance, intervals=False)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         cond = _terms.ask_guidance(cond, learned, rows.fold(keys, 3))
         index = jnp.floor(chain * rows.uniform(rows.fold(keys, 1)))
         s, u = (times.at_index(interpolant, i, chain) for i in (index, jnp.minimum(index + skip, chain)))
         x_s = interpolant.point(batch["x0"], batch["x1"], s)
         x_u = _terms.teacher_step(leg, roles, interpolant, x_s, s, u, cond)
         ends, dropout = jnp.full_like(s, interpolant.t_max), rows.fold(keys, 2)
-        residual = identities.consistency(roles.student, roles.target, (x_s, x_u), s, u, ends, cond, dropout)
-        far = weightings.distance(residual, distance, huber)
-        return Loss(far, {"map": jnp.mean(weightings.squared(residual))})
+        between = roles.student, roles.target, (x_s, x_u), s, u, ends, cond, dropout
+        moved, aim = identities.consistent_states(*between)
+        far = _terms.far(roles, moved, aim, distance, huber)
+        return Loss(far, {"map": jnp.mean(weightings.squared(moved - aim))})
 
     return Method(
         {"student": student_loss},
         samplers.make("renoising", interpolant=interpolant),
+        _terms.features_owner(distance == "perceptual"),
         target_decay=lambda step: target_decay,
         guidance=learned,
         teacher="velocity",

@@ -74,7 +74,7 @@ def make(
         return eulerian(roles.student, x, s, t, velocity, cond, direction=direction, dropout=dropout)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        diagonal, off = rows.split((batch, _terms.condition(batch), keys), shares)
+        diagonal, off = rows.split((batch, rows.condition(batch), keys), shares)
 
         def drop(cond: Cond, keys: Keys, rate: float) -> Cond:
             return _terms.drop_labels(cond, rows.fold(keys, 0), rate)

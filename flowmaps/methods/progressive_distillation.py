@@ -106,7 +106,7 @@ def make(
         }
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         teacher, dropout = _terms.teacher(roles), rows.fold(keys, 2)
         count = first * 0.5 ** (1 + jnp.sum(step >= begins))
         index = jnp.floor(count * rows.uniform(rows.fold(keys, 1)))

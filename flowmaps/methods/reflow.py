@@ -9,16 +9,18 @@ exact. Each round's run makes the next one's pairs. The last one may be distille
 drifting away from them. Cost: 3F a row.
 """
 
-from typing import Literal
-
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from flowmaps import rows, samplers, times, weightings
 from flowmaps.errors import UsageError
+from flowmaps.identities import tangent
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.types import Array, Batch, Keys, Loss, Method, Roles
 from flowmaps.weightings import squared
+
+Row = Float[Array, " b"]
 
 
 def with_real(interpolant: Interpolant, batch: Batch, keys: Keys) -> Batch:
@@ -36,34 +38,40 @@ def make(
     total_steps: int,
     law: tuple = ("uniform",),
     real_share: float = 0.0,
-    distance: Literal["squared", "l1", "pseudo_huber"] = "squared",
+    distance: _terms.Distance = "squared",
     huber: float = 0.00054,
     label_dropout: float = 0.0,
 ) -> Method:
-    """law: of t, see times.on_path. real_share: of the rows that are real data. distance, huber: see
-    weightings.distance. label_dropout: share of labels hidden, for guidance.
+    """law: of t, see times.on_path. real_share: of the rows that are real data. distance, huber: of velocities, see
+    weightings.distance, or "perceptual", of the data that they tell, see _terms.far: the paper's where the last round
+    is distilled to one step. label_dropout: share of labels hidden, for guidance.
 
     Raises UsageError for real data that the coupling does not bring (with the first batch).
     """
     draw = times.on_path(interpolant, *law)
     shares = (1 - real_share, real_share)
 
-    def residual(roles: Roles, batch: Batch, keys: Keys) -> Array:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+    def term(roles: Roles, batch: Batch, keys: Keys) -> tuple[Row, Row]:
+        """The distance, and the squared one of velocities."""
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         t, dropout = draw(rows.fold(keys, 1)), rows.fold(keys, 2)
-        return _terms.flow_residual(roles.student, interpolant, batch, t, cond, dropout)
+        x, velocity = _terms.path_point(interpolant, batch, t)
+        residual = tangent(roles.student, x, t, velocity, cond, dropout)
+        if distance != "perceptual":
+            return weightings.distance(residual, distance, huber), squared(residual)
+        told = interpolant.ends_from_velocity(x, velocity + residual, t).data
+        return _terms.far(roles, told, batch["x1"], distance, huber), squared(residual)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         if not real_share:
-            found = residual(roles, batch, keys)
-            return Loss(weightings.distance(found, distance, huber), {"flow": jnp.mean(squared(found))})
+            far, raw = term(roles, batch, keys)
+            return Loss(far, {"flow": jnp.mean(raw)})
         (pairs, pair_keys), (real, real_keys) = rows.split((batch, keys), shares)
-        both = {
-            "flow": residual(roles, pairs, pair_keys),
-            "real": residual(roles, with_real(interpolant, real, rows.fold(real_keys, 3)), real_keys),
-        }
-        terms = {name: weightings.distance(found, distance, huber) for name, found in both.items()}
-        return _terms.loss(terms, shares, shares, {name: squared(found) for name, found in both.items()})
+        far, raw = term(roles, pairs, pair_keys)
+        far_real, raw_real = term(roles, with_real(interpolant, real, rows.fold(real_keys, 3)), real_keys)
+        terms = {"flow": far, "real": far_real}
+        return _terms.loss(terms, shares, shares, {"flow": raw, "real": raw_real})
 
     euler = samplers.make("diagonal", interpolant=interpolant)
-    return Method({"student": student_loss}, euler, diagonal_only=True, pairs=True)
+    owners = _terms.features_owner(distance == "perceptual")
+    return Method({"student": student_loss}, euler, owners, diagonal_only=True, pairs=True)

@@ -45,12 +45,12 @@ def make(
     law_of_fake = times.on_path(interpolant, *fake_law)
 
     def fake_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond, x0 = _terms.condition(batch), _generator.source(interpolant, batch["x0"], rows.fold(keys, 0))
+        cond, x0 = rows.condition(batch), _generator.source(interpolant, batch["x0"], rows.fold(keys, 0))
         made = _generator.generated(roles.student, interpolant, x0, cond)
         return _generator.denoising(roles, interpolant, made, law_of_fake, data_std, rows.fold(keys, 1), cond)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.condition(batch)
+        cond = rows.condition(batch)
         x = _generator.generated(roles.student, interpolant, batch["x0"], cond, rows.fold(keys, 2))
         t = law(rows.fold(keys, 0))
         if objective == "sds":

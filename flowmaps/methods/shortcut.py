@@ -74,7 +74,7 @@ def make(
         return student(x, s, t, cond, dropout=dropout) - legs
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        parts = rows.split((batch, _terms.condition(batch), keys), shares)
+        parts = rows.split((batch, rows.condition(batch), keys), shares)
         (flow_batch, cond, flow_keys), (base_batch, base_cond, base_keys), (rest, rest_cond, rest_keys) = parts
 
         s = flow_law(rows.fold(flow_keys, 1))

@@ -108,7 +108,7 @@ def make(
     gamma = {"bridge": bridge, "sine": sine, "constant": constant}[latent](scale)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         t = draw(rows.fold(keys, 1))
         point, slope = _terms.path_point(interpolant, batch, t)
         z = rows.normal(rows.fold(keys, 3), point.shape[1:]).astype(point.dtype)

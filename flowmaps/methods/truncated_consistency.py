@@ -8,7 +8,6 @@ pass included.
 """
 
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,14 +38,14 @@ def make(
     boundary_weight: float = 0.1,
     ratio: tuple[float, float, float] = (2.0, 8.0, 1.0),
     stage: int = 8,
-    distance: Literal["squared", "l1", "pseudo_huber"] = "pseudo_huber",
+    distance: _terms.Distance = "pseudo_huber",
     huber: float = 0.00054,
     label_dropout: float = 0.0,
 ) -> Method:
     """boundary: sigma'. boundary_share, boundary_weight: of the rows that start at it, and w_b. ratio, stage: q, k, b
     and the stage of ECT's schedule. The other rows start uniformly, in the path's clock, between its beginning and
     sigma' (for the paper's heavy-tailed law of levels). w is 1 / (sigma(s) - sigma(u)). distance, huber: see
-    weightings.distance.
+    _terms.far.
 
     Raises UsageError for a boundary that is not inside of the path's levels, a stage in which its rows' targets are not
     below it, or a teacher that is not there (with the first batch).
@@ -74,12 +73,12 @@ def make(
             flow_map(velocity, x_u, u, end, cond, dropout) for velocity in (_terms.teacher(roles), roles.target)
         )
         aim = stop_gradient(jnp.where(expand(interpolant.sigma(u), x_u) < boundary, first, second))
-        residual = flow_map(roles.student, x_s, s, end, cond, dropout) - aim
+        moved = flow_map(roles.student, x_s, s, end, cond, dropout)
         weight = inverse(interpolant.sigma(s) - interpolant.sigma(u))
-        return weight * weightings.distance(residual, distance, huber), weightings.squared(residual)
+        return weight * _terms.far(roles, moved, aim, distance, huber), weightings.squared(moved - aim)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         (batch_b, cond_b, keys_b), (batch_c, cond_c, keys_c) = rows.split((batch, cond, keys), shares)
         tied, raw_tied = term(roles, batch_b, jnp.full(keys_b.shape, float(last)), cond_b, keys_b)
         map_, raw = term(roles, batch_c, law(rows.fold(keys_c, 1)), cond_c, keys_c)
@@ -87,4 +86,5 @@ def make(
         return _terms.loss(terms, shares, weights, {"boundary": raw_tied, "map": raw})
 
     above = partial(samplers.renoising, interpolant, float(last))
-    return Method({"student": student_loss}, above, teacher="map to the end", diagonal=False, one_end=True)
+    owners = _terms.features_owner(distance == "perceptual")
+    return Method({"student": student_loss}, above, owners, teacher="map to the end", diagonal=False, one_end=True)

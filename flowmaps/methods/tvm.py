@@ -48,7 +48,7 @@ def make(
     draw = times.on_path(interpolant, *law)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        cond = _terms.drop_labels(_terms.condition(batch), rows.fold(keys, 0), label_dropout)
+        cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
         (s, t), r, dropout = pair(rows.fold(keys, 1)), draw(rows.fold(keys, 2)), rows.fold(keys, 3)
         scale = jnp.ones_like(r)
         if learned is not None:
