@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times
-from flowmaps.identities import eulerian, flow_map, lagrangian, semigroup
+from flowmaps.identities import directional_derivative, eulerian, flow_map, lagrangian, semigroup
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles
@@ -65,8 +65,12 @@ def make(
         s, t = law(rows.fold(keys, 0)), law(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, t)
         back = flow_map(roles.student, x, t, s, cond, dropout)
-        slope = lagrangian(roles.student, back, s, t, lambda x, t: velocity, cond, dropout=dropout)
-        return slope, flow_map(roles.student, back, s, t, cond, dropout) - x
+
+        def forth(t: Row) -> Points:
+            return flow_map(roles.student, back, s, t, cond, dropout)
+
+        there, slope = directional_derivative(forth, (t,), (jnp.ones_like(t),))
+        return slope - velocity, there - x
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         cond = _terms.drop_labels(rows.condition(batch), rows.fold(keys, 0), label_dropout)
