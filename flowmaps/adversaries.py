@@ -152,21 +152,21 @@ def opposed(
         return Loss(loss, {"game": jnp.mean(loss)})
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        def own(student: Velocity) -> Loss:
-            return method.losses["student"](roles._replace(student=student), batch, rows.fold(keys, 0), step)
-
-        def against(student: Velocity) -> Row:
+        def both(student: Velocity) -> tuple[tuple[Row, Row], dict[str, Array]]:
+            """The method's own loss, and what the student loses to the critic."""
+            own = method.losses["student"](roles._replace(student=student), batch, rows.fold(keys, 0), step)
             samples, end, cond = made(student, batch, rows.fold(keys, 1))
-            return adversary.student_loss(roles, batch["x1"], samples, end, cond)
+            played = weightings.sloped(lambda x: adversary.student_loss(roles, batch["x1"], x, end, cond), samples)
+            return (own.per_example, played), dict(own.metrics)
 
-        loss, term = own(roles.student), jnp.mean(against(roles.student))
-        metrics, share = {**loss.metrics, "game": term}, jnp.where(step >= start, weight, 0.0)
-        if adaptive:
-            layer = weightings.last_layer(roles)
-            means = (lambda k: jnp.mean(own(layer(k)).per_example), lambda k: jnp.mean(against(layer(k))))
-            metrics["game_ratio"] = weightings.gradient_ratio(*means, layer.kernel)
-            share = share * metrics["game_ratio"]
-        return Loss(loss.per_example + share * term, metrics)
+        share = jnp.where(step >= start, weight, 0.0)
+        if not adaptive:
+            (loss, played), metrics = both(roles.student)
+        else:
+            loss, played, ratio, metrics = weightings.balanced(both, weightings.last_layer(roles))
+            metrics["game_ratio"], share = ratio, share * ratio
+        term = jnp.mean(played)
+        return Loss(loss + share * term, {**metrics, "game": term})
 
     return method._replace(
         losses={"critic": critic_loss, **method.losses, "student": student_loss},

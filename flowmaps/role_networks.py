@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
-from jax import lax
 from ml_collections import ConfigDict
 
 from flowmaps import data, models, networks, predictions
@@ -113,7 +112,7 @@ def inside(
 
 def last_layer(student: step_.Bind, last_kernel: Callable[[Params], tuple[str, ...]], params: Params) -> LastLayer:
     """The student as a function of its last kernel."""
-    flat, path = traverse_util.flatten_dict(lax.stop_gradient(params)), last_kernel(params)
+    flat, path = traverse_util.flatten_dict(params), last_kernel(params)
 
     def with_kernel(kernel: Array) -> Velocity:
         return student(traverse_util.unflatten_dict({**flat, path: kernel}))

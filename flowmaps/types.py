@@ -101,11 +101,11 @@ class Roles(NamedTuple):
 
 
 class LastLayer(NamedTuple):
-    """The student as a function of the kernel of its network's last layer, all its other parameters stopped: the extra
-    role "last_layer", a view of the student and no network of its own."""
+    """The student as a function of the kernel of its network's last layer: the extra role "last_layer", a view of the
+    student and no network of its own."""
 
     kernel: Array
-    """The student's own, stopped."""
+    """The student's own."""
     student: Callable[[Array], Velocity]
 
     def __call__(self, kernel: Array) -> Velocity:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ from jaxtyping import Float
 
 from flowmaps.errors import UsageError
 from flowmaps.rows import expand, flat_mean, flat_sum
-from flowmaps.types import Array, LastLayer, Roles
+from flowmaps.types import Array, LastLayer, Roles, Velocity
 
 Row = Float[Array, "*b"]
+Points = Float[Array, "b *d"]
 
 
 def squared(residual: Float[Array, "b *d"]) -> Row:
@@ -40,11 +42,34 @@ def log_variance(squares: Row, weight: Row) -> Row:
     return jnp.exp(-weight) * squares + weight
 
 
-def gradient_ratio(one: Callable[[Array], Array], other: Callable[[Array], Array], point: Array) -> Float[Array, ""]:
-    """|grad one| / (|grad other| + 1e-4) at `point`, at most 1e4 and stopped: the weight at which the gradient of
-    `other` is as long as that of `one` (VQGAN, arXiv:2012.09841, eq. 7). One and other are means over rows."""
-    first, second = (jnp.linalg.norm(jax.grad(f)(point).ravel()) for f in (one, other))
-    return stop_gradient(jnp.minimum(first / (second + 1e-4), 1e4))
+class Balanced(NamedTuple):
+    """Two terms of a loss, and the weight of the second that makes their gradients equally long."""
+
+    one: Row
+    other: Row
+    ratio: Float[Array, ""]
+    beside: Any
+
+
+def balanced(terms: Callable[[Velocity], tuple[tuple[Row, Row], Any]], layer: LastLayer) -> Balanced:
+    """terms(student) -> ((one, other), what is beside them), with |grad one| / (|grad other| + 1e-4) of their means in
+    the student's last layer, at most 1e4 and stopped (VQGAN, arXiv:2012.09841, eq. 7). The terms are evaluated once,
+    and the way back to the last layer is what follows it alone."""
+    (one, other), back, beside = jax.vjp(lambda kernel: terms(layer(kernel)), layer.kernel, has_aux=True)
+
+    def length(of_one: float, of_other: float) -> Array:
+        (slope,) = back((jnp.full_like(one, of_one / one.size), jnp.full_like(other, of_other / other.size)))
+        return jnp.linalg.norm(slope.ravel())
+
+    ratio = jnp.minimum(length(1.0, 0.0) / (length(0.0, 1.0) + 1e-4), 1e4)
+    return Balanced(one, other, stop_gradient(ratio), beside)
+
+
+def sloped(function: Callable[[Points], Row], x: Points) -> Row:
+    """function(x), a number a row, whose gradient in x is taken here, once, however often a gradient is taken of it."""
+    value, back = jax.vjp(function, stop_gradient(x))
+    (slope,) = back(jnp.ones_like(value))
+    return stop_gradient(value) + flat_sum(stop_gradient(slope) * (x - stop_gradient(x)))
 
 
 def last_layer(roles: Roles) -> LastLayer:

@@ -123,7 +123,7 @@ def opposed_loss(theta, step, *, player="student", direction=(0.3, -0.2), critic
     exact = ORACLE.average_velocity
     student = stray(exact, theta)
     kernel = jnp.ones((1, COUNT))
-    layer = LastLayer(kernel, lambda kernel: stray(exact, jax.lax.stop_gradient(theta) + 0.1 * (kernel - 1)[0]))
+    layer = LastLayer(kernel, lambda kernel: stray(exact, theta + 0.1 * (kernel - 1)[0]))
     critic = linear_critic(jnp.asarray(direction) if critic_theta is None else critic_theta)
     extras = {"critic": critic, "last_layer": layer}
     roles = Roles(student, stray(exact, jax.lax.stop_gradient(theta)), None, extras)

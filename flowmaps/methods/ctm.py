@@ -108,29 +108,26 @@ def make(
         aim = stop_gradient(moved(roles.student, x_u, u, t))
         aim_at_end = stop_gradient(moved(roles.target, aim, t, ends))
 
-        def consistency(student: Velocity) -> tuple[Row, Row]:
-            """The distance at the end, and the squared one at t."""
-            reached = moved(student, x_s, s, t)
-            far = _terms.far(roles, moved(roles.target, reached, t, ends), aim_at_end, distance, huber)
-            return far, weightings.squared(reached - aim)
+        def far(reached: Points) -> Row:
+            """From the aim, as both are at the end."""
+            return _terms.far(roles, moved(roles.target, reached, t, ends), aim_at_end, distance, huber)
 
         r = jnp.where(rows.uniform(rows.fold(keys, 4)) < 0.5, draw(rows.fold(keys, 3)), early(rows.fold(keys, 3)))
         x = interpolant.point(batch["x0"], batch["x1"], r)
 
-        def denoising(student: Velocity) -> tuple[Row, Row]:
-            """EDM's loss, and the squared error of the data."""
+        def terms(student: Velocity) -> tuple[tuple[Row, Row], dict[str, Array]]:
+            """Soft consistency and EDM's loss; the squared distance at t, and the squared error of the data."""
+            reached = moved(student, x_s, s, t)
             velocity = student(x, r, r, cond, dropout=dropout)
             data, noise = _terms.denoising_errors(interpolant, batch, x, velocity, r)
-            return noise + data / data_std**2, data
+            raw = {"map": jnp.mean(weightings.squared(reached - aim)), "data": jnp.mean(data)}
+            return (weightings.sloped(far, reached), noise + data / data_std**2), raw
 
-        (map_, raw), (flow, data) = consistency(roles.student), denoising(roles.student)
-        metrics, weight = {"map": jnp.mean(raw), "data": jnp.mean(data)}, weights[1]
-        if adaptive:
-            layer = weightings.last_layer(roles)
-            losses = (lambda kernel, f=f: jnp.mean(f(layer(kernel))[0]) for f in (consistency, denoising))
-            ratio = weightings.gradient_ratio(*losses, layer.kernel)
-            metrics["ratio"], weight = ratio, weight * ratio
-        return Loss(weights[0] * map_ + weight * flow, metrics)
+        if not adaptive:
+            (map_, flow), metrics = terms(roles.student)
+            return Loss(weights[0] * map_ + weights[1] * flow, metrics)
+        map_, flow, ratio, metrics = weightings.balanced(terms, weightings.last_layer(roles))
+        return Loss(weights[0] * map_ + weights[1] * ratio * flow, {**metrics, "ratio": ratio})
 
     asked = "" if leg == "path" else "velocity"
     gamma = samplers.make("gamma", interpolant=interpolant, gamma=0.0)
