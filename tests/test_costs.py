@@ -1,104 +1,120 @@
-"""What a step of each method costs, in forward passes of the network: counted flops of the compiled gradient."""
+"""What a step of each method costs, counted in its program: the floor of benchmarks/floors.py, and nothing in vain."""
 
 import jax
 import jax.numpy as jnp
 import pytest
-from laws import LINEAR, Features
 
-from flowmaps import methods, networks, rows
-from flowmaps.types import LastLayer, Roles
+from benchmarks import step_cost
+from benchmarks.counting import matmul_flops
+from benchmarks.floors import CASES, work
+from flowmaps import methods
 
-BATCH = 256
+SCANNED = {"depth": 2, "scan": True}
+"""A scan merges nothing that is computed twice, as XLA may where layers are written out."""
+
+
+def test_every_method_has_its_floor():
+    assert {case.method for case in CASES.values()} == set(methods.names())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_costs_its_floor(name):
+    floor, counted = step_cost.count(CASES[name], step_cost.network(CASES[name], **SCANNED))
+    assert abs(counted - floor) < 0.05
+
+
+@pytest.mark.parametrize("name", ["flow matching", "MeanFlow, guided by kappa", "LSD", "ESD", "CTM, one step of Heun"])
+def test_layers_that_are_written_out_cost_as_much(name):
+    floor, counted = step_cost.count(CASES[name], step_cost.network(CASES[name], depth=2))
+    assert abs(counted - floor) < 0.05
+
+
 FLOORS = {
-    ("flow_matching",): 3,
-    ("diffusion",): 3,
-    ("score_matching",): 3,
-    ("score_matching", ("objective", "sliced")): 6,
-    ("lsd",): 0.75 * 3 + 0.25 * 7,  # off the diagonal: jvp 2, teacher 1, backward through both halves of the jvp 4
-    ("lsd", ("through", "velocity")): 0.75 * 3 + 0.25 * 5,
-    ("esd",): 0.75 * 3 + 0.25 * 8,  # value and two tangents 3, teacher 1, backward through value and one tangent 4
-    ("psd",): 0.75 * 3 + 0.25 * 5,
-    ("shortcut",): 0.75 * 3 + 0.25 * 5,
-    ("mean_flow",): 0.75 * 3 + 0.25 * 4,
-    ("mean_flow", ("tangent", "model")): 0.75 * 3 + 0.25 * 5,
-    ("mean_flow", ("omega", 2.0), ("label_dropout", 0.1)): 0.75 * 4 + 0.25 * 5,
-    ("mean_flow", ("kappa", 0.5), ("label_dropout", 0.1)): 0.75 * 4 + 0.25 * 6,
-    ("consistency",): 4,
-    ("continuous_consistency", ("warmup_steps", 1), ("learned_weight", False)): 4,
-    ("alpha_flow", ("schedule", "exponential"), ("between", (0.1, 0.1))): 0.5 * 3 + 0.5 * 4,
-    ("facm",): 7,
-    ("align_your_flow", ("warmup_steps", 1)): 4,
-    ("tvm",): 10,  # flow 3, and the Lagrangian's 7
-    ("imm",): 4,
-    ("imle",): 16 + 3,
-    ("drifting", ("group", 16)): 3,  # beside all pairs of a group
-    ("progressive_distillation",): 3 + 2,
-    ("reflow",): 3,
-    ("knowledge_distillation",): 3,
-    ("consistency_mid_training", ("points", 1)): 3,
-    ("truncated_consistency", ("boundary", 0.1)): 3 + 2,
-    # With a teacher as large, through whose input the gradient of the first flows:
-    ("flow_map_distillation",): 6 + 2,
-    ("flow_map_distillation", ("objective", "eulerian")): 6 + 1,
-    ("flow_map_distillation", ("objective", "direct")): 11,  # the way back 1 and 2, the way forth 2 and 6
-    ("flow_map_distillation", ("objective", "progressive")): 3 + 2,
-    ("latent_consistency",): 4 + 1,
-    ("latent_consistency", ("leg", "heun")): 4 + 2,
-    ("ctm",): 10,  # map 3, aim 1, both to the end 2 and back to the input 1, denoising 3
-    ("ctm", ("adaptive", True)): 10,  # its passes are the loss's own, but for the last layer
-    ("ctm", ("leg", "heun"), ("most_steps", 5)): 10 + 2,  # of the teacher's steps, a loop, one is counted
-    # Beside a fake as large:
-    ("score_distillation",): 3 + 2,
-    ("score_distillation", ("objective", "sds")): 3 + 1,
-    ("score_distillation", ("objective", "sid")): 3 + 2 * 2,  # through both, to their inputs
-    ("dmd",): 2 * 3 + 2,
-    ("dmd2", ("adversarial", 0.0), ("critic_weight", 0.0)): 3 + 2,
-    ("adversarial_distillation",): 3 + 1,
-    ("improved_mean_flow",): 0.5 * 3 + 0.5 * 5,
-    ("improved_mean_flow", ("guidance", (1.0, 8.0)), ("label_dropout", 0.1)): 0.5 * 4 + 0.5 * 6,
-    # Guided legs at the smallest step alone:
-    ("shortcut", ("guidance_scale", 2.0), ("label_dropout", 0.1)): 0.75 * 3 + 0.25 * 5 + 2 / 32,
+    "flow matching": 3.00,
+    "MeanFlow": 3.27,
+    "LSD": 4.08,
+    "ESD": 4.35,
+    "PSD": 3.50,
+    "shortcut, 1/8": 3.25,
+    "shortcut, 1/4": 3.50,
+    "consistency training": 4.00,
+    "sCT": 4.10,
+    "sCD": 5.10,
+    "CTM, one step of Heun": 12.10,
 }
-"""A perceptron's tangent costs one forward pass; attention adds a tenth."""
 
 
-def flops(function, *arguments) -> float:
-    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+@pytest.mark.parametrize("name", FLOORS)
+def test_floors_in_evaluations(name):
+    """Of transformers, whose tangents cost 1.1 evaluations."""
+    floor = sum(work(dealt, tangent=1.1) for dealt in CASES[name].rows.values())
+    assert abs(floor - FLOORS[name]) < 0.01
 
 
-@pytest.mark.parametrize("case", FLOORS, ids=str)
-def test_a_step_costs_its_floor(case):
-    name, *options = case
-    method = methods.load(name).make(interpolant=LINEAR, total_steps=10, **dict(options))
-    wanted = {"outputs": method.heads, "guided": method.guidance is not None}
-    module = networks.make("mlp", shape=(64,), num_classes=2, width=512, depth=4, **wanted)
-    params = networks.init(module, jax.random.key(0))
-    keys = rows.keys(jax.random.key(1), 0, BATCH)
-    x = rows.normal(keys, (64,))
-    label = jnp.zeros(BATCH, jnp.int32)
+def test_a_tangent_of_a_transformer_costs_a_tenth_more_than_an_evaluation():
+    found = step_cost.unit(step_cost.network(CASES["flow matching"]))
+    assert abs(found.tangent - 1.1) < 0.001
+    assert abs(found.evaluation / step_cost.BATCH - 96.87e9 / 8) < 1e7
 
-    def last_layer(params):
-        layer, name = networks.load("mlp").last_kernel(params)
 
-        def student(kernel):
-            return networks.bind(module, {**params, layer: {**params[layer], name: kernel}})
+@pytest.mark.parametrize(
+    ("name", "kept", "full"), [("flow matching", 0.1, 1.0), ("MeanFlow, one diagonal row of 64", 0.1, 1.0)]
+)
+def test_remat_computes_anew_what_it_says(name, kept, full):
+    """Attention alone, a tenth of an evaluation; or all of an evaluation, but its tangent that is stopped."""
+    case = CASES[name]
+    without, dots, all_ = (
+        step_cost.count(case, step_cost.network(case, **SCANNED, remat=remat)).counted
+        for remat in ("none", "dots", "full")
+    )
+    assert abs(dots - without - kept) < 0.02
+    assert abs(all_ - without - full) < 0.02
 
-        return LastLayer(params[layer][name], student)
 
-    def gradient(params, teacher, x0, x1):
-        def loss(params):
-            still = jax.lax.stop_gradient(params)
-            batch = {"x0": x0, "x1": x1, "label": label}
-            student, target, frozen = (networks.bind(module, p) for p in (params, still, teacher))
-            free = {"critic": lambda maps, t, cond: maps[0].sum(axis=1, keepdims=True), "features": Features()}
-            roles = Roles(student, target, frozen, {"last_layer": last_layer(still), "fake": target, **free})
-            return method.losses["student"](roles, batch, keys, jnp.zeros((), jnp.int32)).per_example.mean()
+def test_dots_and_convolutions_are_counted_by_hand():
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
+    assert matmul_flops(lambda a, b: a @ b, a, b) == 2 * 3 * 5 * 7
+    image, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
+    dimensions = ("NHWC", "HWIO", "NHWC")
 
-        return jax.grad(loss)(params)
+    def convolve(x, k):
+        return jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=dimensions)
 
-    def forward(params, x):
-        return networks.bind(module, params)(x, x[:, 0], x[:, 1], {"label": label})
+    assert matmul_flops(convolve, image, kernel) == 2 * (2 * 8 * 8 * 6) * (3 * 3 * 4)
 
-    # A gradient with respect to the first layer's input is never needed, which the floor counts: hence the slack below.
-    ratio = flops(gradient, params, params, x, x) / flops(forward, params, x)
-    assert FLOORS[case] * 0.93 < ratio < FLOORS[case] * 1.03
+
+def test_what_no_output_needs_is_not_counted():
+    """Neither outside of a scan nor of its carry, of which one round may need what another one makes."""
+    a = jnp.ones((4, 4))
+    unit = 2 * 4**3
+
+    def wasteful(x):
+        unused = x @ x  # noqa: F841
+        return x + 1
+
+    assert matmul_flops(wasteful, a) == 0
+
+    def scanned(x):
+        def step(carry, _):
+            first, second, third = carry
+            return (second, first @ x, third @ x), None
+
+        return jax.lax.scan(step, (x, x, x), None, length=6)[0][0]
+
+    assert matmul_flops(scanned, a) == 6 * unit
+    assert matmul_flops(lambda x: jax.lax.scan(lambda c, _: (c, c @ x), x, None, length=6)[0], a) == 0
+
+
+def test_passes_anew_and_branches_are_counted():
+    a = jnp.ones((4, 4))
+    unit = 2 * 4**3
+
+    def square(x):
+        return jnp.sin(x @ x)
+
+    assert matmul_flops(lambda x: jax.grad(lambda x: square(x).sum())(x), a) == 3 * unit
+    assert matmul_flops(lambda x: jax.grad(lambda x: jax.checkpoint(square)(x).sum())(x), a) == 3 * unit
+    kept = jax.checkpoint(lambda x: jnp.sin(square(x)))
+    assert matmul_flops(lambda x: jax.grad(lambda x: kept(x).sum())(x), a) == 3 * unit
+    branches = (lambda x: x, lambda x: x @ x, lambda x: x @ x @ x)
+    assert matmul_flops(lambda i, x: jax.lax.switch(i, branches, x), 0, a) == 2 * unit

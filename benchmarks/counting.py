@@ -1,0 +1,79 @@
+"""The work of a function, counted in its program before it is compiled.
+
+What is counted is the jaxpr, in which the body of a scan is as often as it runs, and from which all that no output
+needs is left out. XLA's own analysis of a compiled program counts a loop's body once, and knows nothing of custom
+kernels; but it sees what the compiler merges, which a jaxpr does not tell.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+from jax.extend.core import Jaxpr, JaxprEqn, Var
+
+
+def matmul_flops(function: Callable, *arguments: object) -> float:
+    """The floating-point operations of the matrix products and convolutions that the outputs of function(*arguments)
+    need, two for each multiplication and addition. Arguments may be shapes; nothing is compiled.
+
+    Of a `cond` the dearest branch counts, of a `while`, whose number of rounds no program tells, one round.
+    """
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    return _needed(jaxpr, [True] * len(jaxpr.outvars))[0]
+
+
+def _needed(jaxpr: Jaxpr, outputs: Sequence[bool]) -> tuple[float, list[bool]]:
+    """Operations for the outputs that are wanted, and which inputs they need."""
+    wanted = {v for v, is_wanted in zip(jaxpr.outvars, outputs, strict=True) if is_wanted and isinstance(v, Var)}
+    flops = 0.0
+    for equation in reversed(jaxpr.eqns):
+        outs = [v in wanted for v in equation.outvars]
+        if any(outs) or equation.effects:
+            cost, ins = _of_equation(equation, outs)
+            flops += cost
+            wanted.update(v for v, needed in zip(equation.invars, ins, strict=True) if needed and isinstance(v, Var))
+    return flops, [v in wanted for v in jaxpr.invars]
+
+
+def _of_equation(equation: JaxprEqn, outs: list[bool]) -> tuple[float, list[bool]]:
+    """As `_needed`, of one equation."""
+    name, params = equation.primitive.name, equation.params
+    if name == "scan":
+        return _scan(params, outs)
+    every = [True] * len(equation.invars)
+    if name == "cond":
+        costs, needs = zip(*(_needed(branch.jaxpr, outs) for branch in params["branches"]), strict=True)
+        return max(costs), [True, *map(any, zip(*needs, strict=True))]
+    if name == "while":
+        loops = (params[key].jaxpr for key in ("cond_jaxpr", "body_jaxpr"))
+        return sum(_needed(loop, [True] * len(loop.outvars))[0] for loop in loops), every
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if key in params:
+            inner = getattr(params[key], "jaxpr", params[key])
+            if len(inner.invars) == len(equation.invars) and len(inner.outvars) == len(outs):
+                return _needed(inner, outs)
+    return _own(equation), every
+
+
+def _scan(params: dict, outs: list[bool]) -> tuple[float, list[bool]]:
+    """A carry that any round needs is needed from every earlier one."""
+    jaxpr, constants, carries = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
+    while True:
+        flops, ins = _needed(jaxpr, outs)
+        carried = [a or b for a, b in zip(outs[:carries], ins[constants : constants + carries], strict=True)]
+        if carried == outs[:carries]:
+            return flops * params["length"], ins
+        outs = carried + outs[carries:]
+
+
+def _own(equation: JaxprEqn) -> float:
+    """Operations of a product itself; 0 for all else."""
+    shapes = [v.aval.shape for v in equation.invars if hasattr(v.aval, "shape")]
+    made = math.prod(equation.outvars[0].aval.shape) if hasattr(equation.outvars[0].aval, "shape") else 0
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return 2.0 * made * math.prod(shapes[0][axis] for axis in contracted)
+    if equation.primitive.name == "conv_general_dilated":
+        out_channels = equation.params["dimension_numbers"].rhs_spec[0]
+        return 2.0 * made * math.prod(shapes[1]) / shapes[1][out_channels]
+    return 0.0
