@@ -46,20 +46,25 @@ DIT = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 
 """Width, depth and heads of DiT's sizes (arXiv:2212.09748, table 1)."""
 
 
-def dit(size: str, patch: int) -> dict[str, int]:
+DEEP = {"scan": True, "remat": "dots"}
+"""Of deep transformers: one block for all in the program, of which the products with weights are kept for the way back.
+A quarter of the memory for a thirtieth of more work, see benchmarks/README.md."""
+
+
+def dit(size: str, patch: int) -> dict[str, Any]:
     """The options of the network `dit` that make it DiT-SIZE/PATCH."""
     width, depth, heads = DIT[size]
-    return {"patch": patch, "width": width, "depth": depth, "heads": heads}
+    return {"patch": patch, "width": width, "depth": depth, "heads": heads, **DEEP}
 
 
 IN_CONTEXT = {"b": (768, 12, 12), "m": (768, 24, 12), "l": (1024, 32, 16), "xl": (1024, 48, 16)}
 """Those of improved MeanFlow's transformer (arXiv:2512.02012)."""
 
 
-def in_context(size: str, patch: int = 2) -> dict[str, int]:
+def in_context(size: str, patch: int = 2) -> dict[str, Any]:
     """The options of the network `in_context_dit` that make it iMF-SIZE/PATCH."""
     width, depth, heads = IN_CONTEXT[size]
-    return {"patch": patch, "width": width, "depth": depth, "heads": heads, "head_depth": 8}
+    return {"patch": patch, "width": width, "depth": depth, "heads": heads, "head_depth": 8, **DEEP}
 
 
 EDM2 = {"xs": 128, "s": 192, "m": 256, "l": 320, "xl": 384, "xxl": 448}
