@@ -55,11 +55,7 @@ class ClassifierFree(NamedTuple):
     ) -> Float[Array, "b *d"]:
         scale = expand(asked(cond, s, self.scale, self.interval), x)
         cond = plain(cond)
-        unlabelled = without_labels(cond)
-        both = {name: paired(c, unlabelled[name]) for name, c in cond.items()}
-        keys = None if dropout is None else paired(dropout, dropout)
-        out = self.velocity(*(paired(v, v) for v in (x, s, t)), both, dropout=keys)
-        conditional, unconditional = jnp.moveaxis(out.reshape(-1, 2, *x.shape[1:]), 1, 0)
+        conditional, unconditional = under_both(self.velocity, x, s, t, cond, without_labels(cond), dropout=dropout)
         return unconditional + scale * (conditional - unconditional)
 
 
@@ -89,6 +85,24 @@ class Autoguided(NamedTuple):
         scale = expand(asked(cond, s, self.scale, self.interval), x)
         strong, weak = (v(x, s, t, plain(cond), dropout=dropout) for v in (self.velocity, self.weak))
         return weak + scale * (strong - weak)
+
+
+def under_both(
+    velocity: Velocity,
+    x: Float[Array, "b *d"],
+    s: Float[Array, " b"],
+    t: Float[Array, " b"],
+    one: Cond,
+    other: Cond,
+    *,
+    dropout: Keys | None = None,
+) -> tuple[Float[Array, "b *d"], Float[Array, "b *d"]]:
+    """v_{s,t}(x) under two conditions that say the same things, by one call of twice the rows."""
+    both = {name: paired(c, other[name]) for name, c in one.items()}
+    keys = None if dropout is None else paired(dropout, dropout)
+    out = velocity(*(paired(v, v) for v in (x, s, t)), both, dropout=keys)
+    first, second = jnp.moveaxis(out.reshape(-1, 2, *x.shape[1:]), 1, 0)
+    return first, second
 
 
 def paired(one: Float[Array, "b *d"] | Array, other: Float[Array, "b *d"] | Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from flowmaps.errors import UsageError
-from flowmaps.guidance import without_labels
+from flowmaps.guidance import under_both, without_labels
 from flowmaps.rows import expand
 from flowmaps.types import NULL_LABEL, Array, Cond, Keys, Roles
 
@@ -32,21 +32,22 @@ class TrainedGuidance(NamedTuple):
         """Whether there is any."""
         return self.omega != 1 or self.kappa != 0
 
-    def own(self, roles: Roles, x: Points, s: Row, cond: Cond, dropout: Keys) -> Points | None:
-        """The model's velocity v_ss(x_s), stopped, where g has a part of it."""
-        return roles.target(x, s, s, cond, dropout=dropout) if self.kappa != 0 else None
-
     def velocity(
         self, roles: Roles, x: Points, s: Row, velocity: Points, own: Points | None, cond: Cond, dropout: Keys
     ) -> Points:
-        """g for the path's `velocity` and the model's `own`; the first as it is where there is no guidance."""
+        """g for the path's `velocity`, which is left as it is where there is no guidance, and the model's `own`, where
+        that is known already; otherwise both of the model's are one call."""
         if not self.acts:
             return velocity
-        unlabelled = roles.target(x, s, s, without_labels(cond), dropout=dropout)
+        still = without_labels(cond)
+        if own is None and self.kappa:
+            own, unlabelled = under_both(roles.target, x, s, s, cond, still, dropout=dropout)
+        else:
+            unlabelled = roles.target(x, s, s, still, dropout=dropout)
         acts = (self.interval[0] <= s) & (s <= self.interval[1]) & (cond["label"] != NULL_LABEL)
         w, k = (expand(jnp.where(acts, on, off), x) for on, off in ((self.omega, 1.0), (self.kappa, 0.0)))
         g = w * velocity + (1 - w - k) * unlabelled
-        return g if own is None else g + k * own
+        return g + k * own if self.kappa else g
 
 
 def make(omega: float, kappa: float, interval: tuple[float, float], label_dropout: float) -> TrainedGuidance:

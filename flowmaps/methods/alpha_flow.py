@@ -101,7 +101,7 @@ def make(
         s, t = pair(rows.fold(keys, 1))
         x, slope = _terms.path_point(interpolant, batch, s)
         dropout = rows.fold(keys, 2)
-        velocity = guidance.velocity(roles, x, s, slope, guidance.own(roles, x, s, cond, dropout), cond, dropout)
+        velocity = guidance.velocity(roles, x, s, slope, None, cond, dropout)
 
         def discrete() -> tuple[Row, Row]:
             chord = interpolant.chord(batch["x0"], batch["x1"], s, s + alpha * (t - s)) + (velocity - slope)

@@ -23,12 +23,12 @@ from jax.lax import stop_gradient
 from jaxtyping import Float
 
 from flowmaps import rows, samplers, times, weightings
-from flowmaps.guidance import with_guidance, without_labels
+from flowmaps.guidance import under_both, with_guidance, without_labels
 from flowmaps.identities import directional_derivative
 from flowmaps.interpolants import Interpolant
 from flowmaps.methods import _terms
 from flowmaps.rows import expand
-from flowmaps.types import Array, Batch, Cond, Keys, Loss, Method, Roles
+from flowmaps.types import Array, Batch, Cond, Keys, Loss, Manyheaded, Method, Roles, Velocity
 from flowmaps.weightings import adaptive, squared
 
 Row = Float[Array, " b"]
@@ -84,12 +84,16 @@ def make(
         interval = (0.0, 1.0) if whole else jnp.stack([low, 0.5 + high], axis=-1)
         return with_guidance(cond, scale, interval)
 
-    def guide(roles: Roles, x: Points, s: Row, velocity: Points, own: Points, cond: Cond, dropout: Keys) -> Points:
-        """g, from the network's own velocity v(x | label, omega)."""
-        if learned is None:
-            return velocity
-        unlabelled = with_guidance(without_labels(cond), jnp.ones_like(s))
-        plain = roles.target.heads(x, s, s, unlabelled, dropout=dropout)[1]
+    def unguided(cond: Cond) -> Cond:
+        """Without label."""
+        return with_guidance(without_labels(cond), jnp.ones_like(cond["guidance"]))
+
+    def second(velocity: Manyheaded) -> Velocity:
+        """The head v."""
+        return lambda *inputs, dropout=None: velocity.heads(*inputs, dropout=dropout)[1]
+
+    def guide(x: Points, s: Row, velocity: Points, own: Points, plain: Points, cond: Cond) -> Points:
+        """g, from the network's own velocities v(x | label, omega) and v(x | no label)."""
         acts = (cond["interval"][:, 0] <= s) & (s <= cond["interval"][:, 1]) & ~_terms.unlabelled(cond)
         return velocity + expand(jnp.where(acts, 1 - 1 / cond["guidance"], 0.0), x) * (own - plain)
 
@@ -106,7 +110,10 @@ def make(
         x, velocity = _terms.path_point(interpolant, batch, s)
         dropout = rows.fold(keys, 2)
         u, v = roles.student.heads(x, s, s, cond, dropout=dropout)
-        g = stop_gradient(guide(roles, x, s, velocity, stop_gradient(v), cond, dropout))
+        g = velocity
+        if learned is not None:
+            plain = second(roles.target)(x, s, s, unguided(cond), dropout=dropout)
+            g = stop_gradient(guide(x, s, velocity, v, plain, cond))
         return Errors(squared(u - g), squared(v - g), image_error(roles, batch, x, s, s, u))
 
     def map_errors(roles: Roles, batch: Batch, cond: Cond, keys: Keys) -> Errors:
@@ -114,8 +121,11 @@ def make(
         s, t = pair(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, s)
         dropout = rows.fold(keys, 2)
-        own = roles.target.heads(x, s, s, cond, dropout=dropout)[1]
-        g = stop_gradient(guide(roles, x, s, velocity, own, cond, dropout))
+        if learned is None:
+            own, g = second(roles.target)(x, s, s, cond, dropout=dropout), velocity
+        else:
+            own, plain = under_both(second(roles.target), x, s, s, cond, unguided(cond), dropout=dropout)
+            g = stop_gradient(guide(x, s, velocity, own, plain, cond))
 
         def at_start(x: Points, s: Row) -> tuple[Points, ...]:
             return roles.student.heads(x, s, t, cond, dropout=dropout)

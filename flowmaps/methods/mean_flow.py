@@ -67,11 +67,9 @@ def make(
         s, t = pair(rows.fold(keys, 1))
         x, velocity = _terms.path_point(interpolant, batch, s)
         dropout = rows.fold(keys, 2)
-        needs_own = tangent == "model" or kappa != 0
-        own = roles.target(x, s, s, cond, dropout=dropout) if needs_own else velocity
+        own = roles.target(x, s, s, cond, dropout=dropout) if tangent == "model" else None
         velocity = guidance.velocity(roles, x, s, velocity, own, cond, dropout)
-        direction = own if tangent == "model" else velocity
-        return eulerian(roles.student, x, s, t, velocity, cond, direction=direction, dropout=dropout)
+        return eulerian(roles.student, x, s, t, velocity, cond, direction=own, dropout=dropout)
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
         diagonal, off = rows.split((batch, rows.condition(batch), keys), shares)
