@@ -5,11 +5,14 @@
 
 For each method a line of Markdown: the floor of floors.py, with F and the tangent's T as they are counted of this very
 network; the work of all its players' losses and gradients, with layers written out, and in a scan of which the products
-with weights are kept (remat "dots"); and the ratio to flow matching. With --compile also XLA's own count of the written
-out program, and the memory that it plans beside the arguments for scanned ones, without and with remat, a row: that
-takes a minute a method. The same numbers are in results/step_cost.jsonl, after a line with the command and versions.
+with weights are kept (remat "dots"); and the ratio to flow matching. With --compile also XLA's own count, of two layers
+written out, and the memory that it plans beside the arguments of twelve in a scan, without and with remat, a row: half
+a minute a method. The same numbers are in results/step_cost.jsonl, after a line with the command and versions.
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +24,8 @@ from jax import ShapeDtypeStruct
 from jax.lax import stop_gradient
 
 from benchmarks.counting import matmul_flops
-from benchmarks.floors import Case, work
+from benchmarks.floors import CASES, Case, work
+from benchmarks.provenance import provenance
 from flowmaps import adversaries, interpolants, methods, networks, rows
 from flowmaps.state import owned
 from flowmaps.types import Array, LastLayer, Method, Params, Roles
@@ -168,7 +172,8 @@ def count(case: Case, module: nn.Module) -> Cost:
 
 def compiled(case: Case, module: nn.Module) -> Plan:
     """What XLA says of the players' gradients."""
-    programs = [jax.jit(step).lower(*given).compile() for step, given in gradients(case, module)]
+    quickly = {"xla_backend_optimization_level": 0}  # of the machine's code, of which nothing is told here
+    programs = [jax.jit(step).lower(*given).compile(quickly) for step, given in gradients(case, module)]
     flops = sum(program.cost_analysis()["flops"] for program in programs)
     most = max(program.memory_analysis().temp_size_in_bytes for program in programs)
     return Plan(flops / unit(module).evaluation, most / BATCH / 2**20)
@@ -181,7 +186,7 @@ def measure(name: str, *, compile_too: bool) -> dict[str, Any]:
     saving = {"scan": True, "remat": "dots"}
     line = {"case": name, "floor": floor, "work": counted, "kept": count(case, network(case, **saving)).counted}
     if compile_too:
-        line["xla"] = compiled(case, network(case)).work
+        line["xla"] = compiled(case, network(case, depth=2)).work
         line["memory"] = compiled(case, network(case, scan=True)).memory
         line["memory_kept"] = compiled(case, network(case, **saving)).memory
     return line
