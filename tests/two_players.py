@@ -3,7 +3,7 @@
 The critic learns the velocity, and what the student says of it; the student the velocity, and what the critic says.
 """
 
-from flowmaps import samplers, times
+from flowmaps import rows, samplers, times
 from flowmaps.methods import _terms
 from flowmaps.types import Loss, Method
 from flowmaps.weightings import squared
