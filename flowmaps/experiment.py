@@ -282,12 +282,15 @@ def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
     """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}, and where this
     one reads guidance one that does not starts as itself at every scale; `fresh` weights make it whole.
 
-    Raises MissingError where there is no such run, UsageError where its network, but for dropout and what it computes
-    anew, its prediction or path is another.
+    Raises MissingError where there is no such run, UsageError where its network, but for dropout and the way that it is
+    computed, its prediction or path is another.
     """
     config = trained.read(workdir, "init_from")
     same = ("network", "prediction", "interpolant", "coupling.scale")
-    trained.check_same(config, exp.config, same, "init_from", but=("network.dropout", "network.remat"))
+    but = ("network.attention_form", "network.dropout", "network.remat")
+    if isinstance(config.network.get("attention"), str):  # of a transformer: of a U-Net it says where there is any
+        but += ("network.attention",)
+    trained.check_same(config, exp.config, same, "init_from", but=but)
     method = models.make_method(config, exp.interpolant)
     if method.heads != exp.method.heads:
         raise UsageError(
