@@ -1,5 +1,6 @@
 """Attention block after block: the plain formula under every transformation, in memory linear in the tokens."""
 
+import re
 from functools import partial
 
 import jax
@@ -190,6 +191,15 @@ def test_work_of_each_derivative(form):
     """Of blocks a backward pass computes the sums once more, and then each block."""
     derivatives = {name: make(memory.FORMS[form]) for name, make in memory.DERIVATIVES.items()}
     assert {name: memory.work(function, 1024) for name, function in derivatives.items()} == WORK[form]
+
+
+def test_devices_that_share_a_batch_need_nothing_of_each_other():
+    """Neither for the value nor for any derivative: tiles are cut of tokens, never of rows."""
+    mesh = jax.make_mesh((8,), ("data",))
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    given = [jax.ShapeDtypeStruct((8, 10, 2, 4), jnp.float32, sharding=where)] * 6
+    program = jax.jit(gradient(tangent(blockwise))).lower(*given).compile().as_text()
+    assert "f32[1,10,2,4]" in program and not re.search(r"all-|collective-|reduce-scatter", program)
 
 
 def test_memory_is_linear_in_the_tokens():
