@@ -38,6 +38,9 @@ from flowmaps.types import Array, Method, Params, Roles, Velocity, stage_ends
 
 WEAK = "weak_student"
 """The role of the run by which samples are guided."""
+NO_TANGENT = ("forward-mode autodiff (jvp) to a custom_vjp", "Differentiation rule for 'custom_lin'")
+"""What jax says of a function without a forward derivative that a program takes: where it is lowered, and where it is
+traced for a gradient."""
 
 
 class Experiment(NamedTuple):
@@ -201,7 +204,8 @@ def state_shardings(exp: Experiment) -> TrainState:
 def train_step(exp: Experiment) -> step_.Step:
     """The compiled step (state, batch) -> (state, metrics), which consumes the state that it is given.
 
-    It is traced here, once, so that a batch that the method cannot use raises its UsageError before the run.
+    It is traced and lowered here, once, so that a batch that the method cannot use, or a network without the
+    derivatives that it takes, raises its UsageError before the run.
     """
     step = step_.make(
         exp.method,
@@ -222,8 +226,22 @@ def train_step(exp: Experiment) -> step_.Step:
         out_shardings=(shardings, sharding.replicated(exp.mesh)),
         donate_argnums=0,
     )
-    jitted.trace(abstract_state(exp), abstract_batch(exp))
+    look_ahead(exp, jitted)
     return jitted
+
+
+def look_ahead(exp: Experiment, jitted: jax.stages.Wrapped) -> None:
+    """Traces and lowers the step, which its first call need not do again. Raises UsageError as `train_step` does."""
+    try:
+        jitted.trace(abstract_state(exp), abstract_batch(exp)).lower()
+    except (NotImplementedError, TypeError) as error:
+        if not any(words in str(error) for words in NO_TANGENT):
+            raise
+        raise UsageError(
+            f"method {exp.config.method.name!r} with these options takes forward derivatives (jax.jvp), and a part of "
+            f"network {exp.config.network.name!r}, or of another one here, has a rule for the backward pass alone "
+            "(jax.custom_vjp), as fused attention has: compute that part as flowmaps/networks/attention.py does"
+        ) from error
 
 
 def global_batch(exp: Experiment, local: Mapping[str, np.ndarray]) -> dict[str, Array]:
@@ -282,12 +300,15 @@ def start_from(exp: Experiment, workdir: Path, fresh: Params) -> Params:
     """The student trained in `workdir`. One that learned the diagonal alone starts as v_{s,t} = v_{s,s}, and where this
     one reads guidance one that does not starts as itself at every scale; `fresh` weights make it whole.
 
-    Raises MissingError where there is no such run, UsageError where its network, but for dropout and what it computes
-    anew, its prediction or path is another.
+    Raises MissingError where there is no such run, UsageError where its network, but for dropout and the way that it is
+    computed, its prediction or path is another.
     """
     config = trained.read(workdir, "init_from")
     same = ("network", "prediction", "interpolant", "coupling.scale")
-    trained.check_same(config, exp.config, same, "init_from", but=("network.dropout", "network.remat"))
+    but = ("network.attention_form", "network.dropout", "network.remat")
+    if isinstance(config.network.get("attention"), str):  # of a transformer: of a U-Net it says where there is any
+        but += ("network.attention",)
+    trained.check_same(config, exp.config, same, "init_from", but=but)
     method = models.make_method(config, exp.interpolant)
     if method.heads != exp.method.heads:
         raise UsageError(

@@ -26,6 +26,7 @@ FREE = (
     "eval",
     "guidance",
     "mesh",
+    "network.attention_form",
     "network.remat",
     "sample",
     "train.accumulate",
@@ -38,9 +39,9 @@ FREE = (
     "train.max_skipped",
     "train.steps",
 )
-"""Fields and sections that may change while a run goes on: its length, how it is watched, evaluated and sampled, the
-devices it is spread over, where its data lie (the run knows them by their fingerprint) and what makes images of them.
-Any other field would make what is learned another, and the run with it."""
+"""Fields and sections that may change while a run goes on: its length, how it is watched, evaluated and sampled, how
+its network is computed and on which devices, where its data lie (the run knows them by their fingerprint) and what
+makes images of them. Any other field would make what is learned another, and the run with it."""
 
 NOTHING = ("absent", None)
 """A field that an earlier version did not have, and one that is not set, are the same."""
@@ -144,12 +145,14 @@ def _differences(config: ConfigDict, workdir: Path) -> Iterator[str]:
         for name in sorted(saved.keys() | given.keys()):
             before, after = saved.get(name, default.get(name, "absent")), given.get(name, "absent")
             nothing = before in NOTHING and after in NOTHING
-            if (
-                before != after
-                and not nothing
-                and not any(name == free or name.startswith(f"{free}.") for free in FREE)
-            ):
+            if before != after and not nothing and not _is_free(name, after):
                 yield f"{name} {before} -> {after}"
+
+
+def _is_free(name: str, value: Any) -> bool:
+    if name == "network.attention" and isinstance(value, str):  # a transformer's form of it: a U-Net's are its sides
+        return True
+    return any(name == free or name.startswith(f"{free}.") for free in FREE)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from configs import base
 from flowmaps import networks, rows
 from flowmaps.errors import UsageError
 from flowmaps.identities import directional_derivative
-from flowmaps.networks import _attention, _patches
+from flowmaps.networks import _patches, _self_attention
 
 
 def dit_of_the_paper(width, depth, patch, channels=4):
@@ -138,7 +138,7 @@ def test_rotated_queries_and_keys_know_of_differences_of_places_alone():
     angles = _patches.axial_angles(5, 7, 16).reshape(5, 7, 8)
 
     def score(at_query, at_key):
-        turned = (_attention.rotated(x, angles[place][None]) for x, place in ((query, at_query), (key, at_key)))
+        turned = (_self_attention.rotated(x, angles[place][None]) for x, place in ((query, at_query), (key, at_key)))
         return float(jnp.vdot(*turned))
 
     np.testing.assert_allclose(score((0, 1), (2, 4)), score((2, 3), (4, 6)), rtol=1e-12)
@@ -150,7 +150,7 @@ def test_rotated_queries_and_keys_know_of_differences_of_places_alone():
 def test_normed_queries_and_keys_bound_what_the_input_does():
     """A query twice as long is the same query: attention with them is linear in its input's length."""
     x = 100 * jax.random.normal(jax.random.key(0), (2, 5, 8))
-    module = _attention.Attention(2, None, use_bias=False, qk_norm=True)
+    module = _self_attention.Attention(2, None, use_bias=False, qk_norm=True)
     variables = module.init(jax.random.key(1), x)
     np.testing.assert_allclose(module.apply(variables, 3 * x), 3 * module.apply(variables, x), rtol=1e-5)
 

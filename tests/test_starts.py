@@ -79,7 +79,9 @@ def test_a_student_starts_as_the_diffusion_model_that_it_comes_from(tmp_path, ne
     exp, params = trained_run(config, tmp_path)
     config.method = base.part(base.methods, "lsd")
     config.init_from = str(tmp_path)
-    config.network.update({"remat": "full"} if network == "dit" else {})  # makes no other network of it
+    config.network.update(
+        {"remat": "full", "attention": "xla"} if network == "dit" else {}
+    )  # makes no other network of it
     exp = experiment.build(config)
     student, donor = (
         jax.jit(networks.bind(exp.networks["student"], jax.device_get(p)))

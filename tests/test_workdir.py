@@ -47,6 +47,19 @@ def test_length_evaluation_and_places_are_free(tmp_path, field, value):
     workdir.check(make_config(**{field: value}), tmp_path)
 
 
+def test_how_attention_is_computed_is_free_and_where_a_unet_has_any_is_not(tmp_path):
+    networks = {"dit": {"attention": "xla"}, "unet": {"attention": (16,), "attention_form": "xla"}}
+    for name, fields in networks.items():
+        config = make_config()
+        config.network = fields
+        workdir.begin(config, tmp_path / name)
+        config.network.update({field: "blockwise" for field, value in fields.items() if value == "xla"})
+        workdir.check(config, tmp_path / name)
+    config.network.attention = (8,)
+    with pytest.raises(UsageError, match=r"another config: network\.attention \[16\] -> \[8\];"):
+        workdir.check(config, tmp_path / "unet")
+
+
 @pytest.mark.parametrize(
     "field, value, line",
     [

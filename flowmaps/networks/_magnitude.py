@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Float, Key
 
-from flowmaps.networks._attention import attend
+from flowmaps.networks.attention import Form, attend
 from flowmaps.types import Array
 
 Images = Float[Array, "b _ _ _"]
@@ -67,9 +67,11 @@ class CosineAttention(nn.Module):
     """Self-attention between pixels, whose queries, keys and values have mean square 1 in each head."""
 
     heads: int
+    form: Form = "auto"
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
         batch, *_, channels = x.shape
         qkv = Weights(3 * channels)(x).reshape(batch, -1, 3, self.heads, channels // self.heads)
-        return Weights(channels)(attend(*jnp.moveaxis(unit(qkv), 2, 0)).reshape(x.shape))
+        attended = attend(*jnp.moveaxis(unit(qkv), 2, 0), self.form)
+        return Weights(channels)(attended.reshape(x.shape))

@@ -9,9 +9,10 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from flowmaps.networks import embeddings
-from flowmaps.networks._attention import Attention
 from flowmaps.networks._patches import axial_angles, grid, position_embedding, to_images, to_tokens
+from flowmaps.networks._self_attention import Attention
 from flowmaps.networks._transformer import Remat, show, stack, swiglu
+from flowmaps.networks.attention import Form
 from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
 from flowmaps.types import Array, Cond, Keys, Params
 
@@ -34,6 +35,7 @@ class Block(nn.Module):
     norm: str
     qk_norm: bool
     dropout: float
+    attention: Form
     dtype: type | None
 
     @nn.compact
@@ -42,7 +44,7 @@ class Block(nn.Module):
         zero = nn.initializers.zeros_init()
         modulation = nn.Dense(6 * width, kernel_init=zero, dtype=self.dtype)(nn.silu(c))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
-        attention = Attention(self.heads, self.dtype, qk_norm=self.qk_norm)
+        attention = Attention(self.heads, self.dtype, qk_norm=self.qk_norm, form=self.attention)
         attended = attention(modulate(x, shift_a, scale_a, self.norm), angles)
         x = x + gate_a[:, None] * row_dropout(attended, self.dropout, layer_keys(keys, 0))
         h = self.perceptron(modulate(x, shift_m, scale_m, self.norm))
@@ -81,6 +83,8 @@ class Dit(nn.Module):
     """Bounds the scores of attention by a norm of queries and keys."""
     positions: Literal["sincos", "rotary"] = "sincos"
     """Added to the patches once, or turning queries and keys of each attention."""
+    attention: Form = "auto"
+    """All of its scores at once, or tile after tile in memory linear in the patches; "auto": by their number."""
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
@@ -106,7 +110,7 @@ class Dit(nn.Module):
             h = h + position_embedding(*places, self.width)[None].astype(h.dtype)
         else:
             angles = axial_angles(*places, self.width // self.heads)
-        parts = (self.heads, self.mlp, self.mlp_ratio, self.norm, self.qk_norm, self.dropout, body)
+        parts = (self.heads, self.mlp, self.mlp_ratio, self.norm, self.qk_norm, self.dropout, self.attention, body)
         given = (c.astype(h.dtype), angles)
         h, layers = stack(lambda: Block(*parts), self.depth, h, given, dropout, remat=self.remat, scan=self.scan)
         show(self, layers)

@@ -18,6 +18,7 @@ from flowmaps.errors import UsageError
 from flowmaps.networks import _magnitude as magnitude
 from flowmaps.networks._magnitude import CosineAttention, Weights, unit_kernel
 from flowmaps.networks._resize import RESIZE, check_sides
+from flowmaps.networks.attention import Form
 from flowmaps.networks.embeddings import class_index, guidance_numbers, layer_keys, row_dropout, smooth_embedding
 from flowmaps.types import Array, Cond, Keys, Params
 
@@ -71,6 +72,7 @@ class Block(nn.Module):
     resize: Literal["same", "down", "up"]
     heads: int
     """Of the attention; 0: none."""
+    form: Form
     dropout: float
 
     @nn.compact
@@ -85,7 +87,7 @@ class Block(nn.Module):
         if self.way == "up":
             x = self.widened(x)
         x = magnitude.mixed(x, h, RESIDUAL)
-        return magnitude.mixed(x, CosineAttention(self.heads)(x), RESIDUAL) if self.heads else x
+        return magnitude.mixed(x, CosineAttention(self.heads, self.form)(x), RESIDUAL) if self.heads else x
 
     def widened(self, x: Images) -> Images:
         """x in the block's number of channels."""
@@ -112,6 +114,8 @@ class Edm2UNet(nn.Module):
     """Blocks a resolution on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16, 8)
     """Sides of the images that have attention."""
+    attention_form: Form = "auto"
+    """All of its scores at once, or tile after tile in memory linear in the pixels; "auto": by their number."""
     head_width: int = 64
     """Channels of a head of attention."""
     scale: float = 1.0
@@ -139,7 +143,8 @@ class Edm2UNet(nn.Module):
         def block(h: Images, width: int, way: str, resize: str = "same", *, attend: bool = False) -> Images:
             nonlocal made
             made += 1
-            apply = Block(width, way, resize, self.heads(width) if attend else 0, self.dropout)
+            heads = self.heads(width) if attend else 0
+            apply = Block(width, way, resize, heads, self.attention_form, self.dropout)
             return apply(h, c.astype(body), layer_keys(dropout, made))
 
         ones = jnp.ones_like(x[..., :1])  # stand for a bias

@@ -13,9 +13,10 @@ from jaxtyping import Float
 
 from flowmaps.errors import UsageError
 from flowmaps.networks import embeddings
-from flowmaps.networks._attention import Attention
 from flowmaps.networks._patches import axial_angles, grid, to_images, to_tokens
+from flowmaps.networks._self_attention import Attention
 from flowmaps.networks._transformer import Remat, show, stack, swiglu
+from flowmaps.networks.attention import Form
 from flowmaps.networks.embeddings import class_index, guidance_numbers, layer_keys, row_dropout, smooth_embedding
 from flowmaps.types import Array, Cond, Keys, Params
 
@@ -54,12 +55,13 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: float
     dropout: float
+    attention: Form
     dtype: type | None
 
     @nn.compact
     def __call__(self, x: Tokens, angles: Float[np.ndarray, "n half"], keys: Keys | None) -> Tokens:
         shared = {"kernel_init": INNER, "use_bias": False, "dtype": self.dtype}
-        attend = Attention(self.heads, reading_init=INNER, qk_norm=True, **shared)
+        attend = Attention(self.heads, reading_init=INNER, qk_norm=True, form=self.attention, **shared)
         x = x + self.gated("attention_gate", attend(nn.RMSNorm(dtype=self.dtype)(x), angles), layer_keys(keys, 0))
         h = swiglu(nn.RMSNorm(dtype=self.dtype)(x), int(self.mlp_ratio * x.shape[-1]), **shared)
         return x + self.gated("perceptron_gate", h, layer_keys(keys, 1))
@@ -93,6 +95,8 @@ class InContextDit(nn.Module):
     heads: int = 12
     """Of attention."""
     mlp_ratio: float = 8 / 3
+    attention: Form = "auto"
+    """All of its scores at once, or tile after tile in memory linear in the tokens; "auto": by their number."""
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
@@ -119,7 +123,7 @@ class InContextDit(nn.Module):
         prefix = self.prefix(s, t, cond)
         places = axial_angles(*grid(x, self.patch), self.width // self.heads)
         angles = np.pad(places, ((prefix.shape[1], 0), (0, 0)))  # what is not in the image is not turned
-        parts = (self.heads, self.mlp_ratio, self.dropout, body)
+        parts = (self.heads, self.mlp_ratio, self.dropout, self.attention, body)
 
         def blocks(depth: int, h: Tokens, first: int) -> Tokens:
             saving = {"first": first, "remat": self.remat, "scan": self.scan}

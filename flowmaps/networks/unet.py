@@ -10,9 +10,10 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from flowmaps.networks import embeddings
-from flowmaps.networks._attention import Attention
 from flowmaps.networks._magnitude import unit
 from flowmaps.networks._resize import RESIZE, Images, check_sides
+from flowmaps.networks._self_attention import Attention
+from flowmaps.networks.attention import Form
 from flowmaps.networks.embeddings import TimeAndLabel, layer_keys, row_dropout
 from flowmaps.types import Array, Cond, Keys, Params
 
@@ -35,6 +36,7 @@ class Block(nn.Module):
     dropout: float
     heads: int
     """Of the attention; 0: none."""
+    form: Form
     resize: Literal["same", "down", "up"]
     dtype: type | None
 
@@ -51,7 +53,7 @@ class Block(nn.Module):
         if not self.heads:
             return x
         tokens = normed(x).reshape(x.shape[0], -1, self.channels)
-        return (x + Attention(self.heads, self.dtype, ZERO)(tokens).reshape(x.shape)) / math.sqrt(2)
+        return (x + Attention(self.heads, self.dtype, ZERO, form=self.form)(tokens).reshape(x.shape)) / math.sqrt(2)
 
     def modulated(self, h: Images, c: Vector) -> Images:
         """The normed features, shifted by the condition before, or scaled and shifted by it after."""
@@ -82,6 +84,8 @@ class UNet(nn.Module):
     """Blocks a resolution on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16,)
     """Sides of the images that have attention."""
+    attention_form: Form = "auto"
+    """All of its scores at once, or tile after tile in memory linear in the pixels; "auto": by their number."""
     heads: int = 1
     modulation: Literal["shift", "scale_shift", "double_norm"] = "shift"
     """By the condition: of DDPM++, of ADM, or ADM's with normed scales and shifts, which keep the derivative in time
@@ -107,7 +111,8 @@ class UNet(nn.Module):
         def block(h: Images, channels: int, resize: str = "same", *, attend: bool = False) -> Images:
             nonlocal made
             made += 1
-            apply = Block(channels, self.modulation, self.dropout, self.heads if attend else 0, resize, body)
+            heads = self.heads if attend else 0
+            apply = Block(channels, self.modulation, self.dropout, heads, self.attention_form, resize, body)
             return apply(h, c.astype(h.dtype), layer_keys(dropout, made))
 
         levels = range(len(self.multipliers))

@@ -1,4 +1,4 @@
-"""Self-attention that forward-mode derivatives can pass."""
+"""Self-attention between tokens, as a layer."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,20 +6,13 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from flowmaps.errors import UsageError
+from flowmaps.networks.attention import Form, attend
 from flowmaps.types import Array
 
 Tokens = Float[Array, "b n w"]
 Heads = Float[Array, "b n h d"]
 Angles = Float[np.ndarray, "n half"]
 Initializer = nn.initializers.Initializer
-
-
-def attend(query: Heads, key: Heads, value: Heads) -> Heads:
-    """Softmax attention, written out: the fused kernels have no forward-mode derivative. Softmax in float32 or
-    above."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
-    shares = nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)))
-    return jnp.einsum("bhqk,bkhd->bqhd", shares.astype(value.dtype), value)
 
 
 def rotated(x: Heads, angles: Angles) -> Heads:
@@ -43,6 +36,7 @@ class Attention(nn.Module):
     qk_norm: bool = False
     """Queries and keys of mean square 1 in each head, times a learned scale, so that scores stay bounded
     (arXiv:2302.05442)."""
+    form: Form = "auto"
 
     @nn.compact
     def __call__(self, x: Tokens, angles: Angles | None = None) -> Tokens:
@@ -57,5 +51,5 @@ class Attention(nn.Module):
             query, key = nn.RMSNorm(dtype=self.dtype)(query), nn.RMSNorm(dtype=self.dtype)(key)
         if angles is not None:
             query, key = rotated(query, angles), rotated(key, angles)
-        mixed = attend(query, key, value)
+        mixed = attend(query, key, value, self.form)
         return nn.DenseGeneral(width, axis=(-2, -1), kernel_init=self.kernel_init, **shared)(mixed)
