@@ -144,6 +144,7 @@ def get_config() -> ConfigDict:
     config.eval.ema = (0,)  # indices into train.ema; -1: the raw weights
     config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
     config.eval.inception = placeholder(str)  # the network's weights for metrics of images; or $FLOWMAPS_INCEPTION
+    config.eval.classifier = placeholder(str)  # that of a classifier of your own for the metric fd_classifier
     config.eval.reference = placeholder(str)  # an .npz of statistics that images are held against; by default their own
     config.eval.statistics = "runs/statistics"  # folder of the data sets' own statistics, each made once
     config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"
@@ -359,13 +360,24 @@ def cifar10(method: str, **options: Any) -> ConfigDict:
     return config
 
 
-def imagenet64(method: str, *, modulation: str = "scale_shift", **options: Any) -> ConfigDict:
+def imagenet64(method: str, **options: Any) -> ConfigDict:
     """ImageNet at 64x64 from a folder, with its labels: ADM's U-Net on pixels, for accelerators."""
     config = images(method, "folder", **options)
     config.data.update(size=64, crop=-1, resize=True)
     shape = {"width": 192, "multipliers": (1, 2, 3, 4), "depth": 3, "attention": (32, 16, 8), "heads": 4}
-    config.network = part(networks, "unet", modulation=modulation, **shape)
+    config.network = part(networks, "unet", modulation="scale_shift", **shape)
     config.optimizer.update(name="adam", warmup_steps=0)
+    return config
+
+
+def edm2_imagenet64(method: str, **options: Any) -> ConfigDict:
+    """The same data by EDM2-S, of 280 million parameters, trained as its authors do (arXiv:2312.02696): 2^30 images at
+    a learning rate of 0.01 that falls, of an update the angle by which the weights turn."""
+    config = imagenet64(method, **options)
+    config.network = part(networks, "edm2_unet", dtype="bfloat16", **edm2("s"))
+    schedule = {"schedule": "rsqrt", "decay_steps": 35_000, "warmup_steps": 4_883}  # 10 M images
+    config.optimizer.update(learning_rate=1e-2, b2=0.99, clip_norm=0.0, **schedule)
+    config.train.update(steps=524_288, batch_size=2048)
     return config
 
 

@@ -11,11 +11,7 @@ from configs import base
 
 
 def get_config():
-    config = base.denoiser(base.imagenet64, "variance_exploding", "edm", "edm_heun(denoise=True)", weighting="edm")
-    config.method.law = ("log_normal", -0.8, 1.6)
-    config.network = base.part(base.networks, "edm2_unet", dtype="bfloat16", **base.edm2("s"))
-    schedule = {"schedule": "rsqrt", "decay_steps": 35_000, "warmup_steps": 4_883}  # 10 M images
-    config.optimizer.update(learning_rate=1e-2, b2=0.99, clip_norm=0.0, **schedule)
-    config.train.update(steps=524_288, batch_size=2048)
+    denoising = {"weighting": "edm", "law": ("log_normal", -0.8, 1.6)}
+    config = base.denoiser(base.edm2_imagenet64, "variance_exploding", "edm", "edm_heun(denoise=True)", **denoising)
     config.sample.steps = (32,)  # 63 evaluations
     return config

@@ -1,6 +1,6 @@
-"""TrigFlow (arXiv:2410.11081) on ImageNet at 64x64, the teacher of sCD: ADM's U-Net with double norm in place of
-EDM2's, and so EDM's optimizer (arXiv:2206.00364) and noise levels of sCT's law, both unverified here. Trained here by
-nobody yet.
+"""TrigFlow (arXiv:2410.11081) on ImageNet at 64x64, the teacher of sCD: EDM2-S, its optimizer and length
+(arXiv:2312.02696), and the noise levels of sCT's law, unverified here. Its condition scales what lies between a
+block's convolutions, as EDM2's does; the paper's norms on the way are not in it. Trained here by nobody yet.
 
 python main.py --config=configs/trigflow_imagenet64.py --mode=train --config.data.dir=/my/images
 
@@ -11,11 +11,8 @@ from configs import base
 
 
 def get_config():
-    config = base.imagenet64("diffusion", modulation="double_norm", weighting="edm", law=("log_normal", -1.0, 1.4))
+    config = base.edm2_imagenet64("diffusion", weighting="edm", law=("log_normal", -1.0, 1.4))
     config = base.on_levels(config, "trigonometric", "edm")
     config.coupling.scale = config.prediction.data_std
-    config.network.dropout = 0.1
-    config.optimizer.update(warmup_steps=2_441, clip_norm=0.0)  # 10 M images
-    config.train.update(steps=610_352, batch_size=4096, ema=(0.5 ** (4096 / 50_000_000),))
     config.sample.solver = "ddim"
     return config

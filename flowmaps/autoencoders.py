@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from flowmaps.errors import MissingError, UsageError
+from flowmaps.metrics.digest import sha256_of_arrays
 from flowmaps.networks.autoencoder import Autoencoder
 from flowmaps.types import Params
 
@@ -21,6 +22,8 @@ Shape = tuple[int, ...]
 OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 """What Diffusers called an attention's projections before its version 0.15."""
 PARTS = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+ENCODER = ("encoder/", "quant_conv/")
+"""What images pass through on their way to latents."""
 
 
 class Pretrained(NamedTuple):
@@ -46,6 +49,13 @@ def describe(path: str | Path) -> Autoencoder:
     """The autoencoder of a file, of which all names and shapes are looked at and no weights read. Raises as `read`."""
     with _opened(path) as file:
         return _described(file, path)[0]
+
+
+def encoder_digest(pretrained: Pretrained) -> str:
+    """What tells encoders, and so their latents, apart: autoencoders whose decoders alone differ, as those of Stable
+    Diffusion, sd-vae-ft-mse and -ema do, have the same."""
+    flat = traverse_util.flatten_dict(pretrained.params, sep="/")
+    return sha256_of_arrays({name: array for name, array in flat.items() if name.startswith(ENCODER)})
 
 
 def _described(file: Any, path: str | Path) -> tuple[Autoencoder, dict[str, str]]:

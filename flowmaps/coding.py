@@ -13,6 +13,7 @@ from jaxtyping import Float
 from flowmaps import autoencoders, sharding
 from flowmaps.autoencoders import Pretrained
 from flowmaps.data import Coding
+from flowmaps.errors import UsageError
 from flowmaps.types import Array, Params
 
 Encode = Callable[[Float[np.ndarray, "b _ _ _"]], tuple[Array, Array]]
@@ -39,8 +40,24 @@ def encoder(pretrained: Pretrained, mesh: Mesh, *, mirrored: bool, dtype: str) -
 
 
 def of_dataset(coded: Coding, mesh: Mesh) -> Decode:
-    """The decoder that a data set of latents names. Raises as `autoencoders.read`."""
-    return decoder(autoencoders.read(coded.autoencoder), mesh, coded.scale)
+    """The decoder that a data set of latents names. Raises as `read`."""
+    return decoder(read(coded), mesh, coded.scale)
+
+
+def read(coded: Coding) -> Pretrained:
+    """The autoencoder that a data set of latents names.
+
+    Raises as `autoencoders.read`, and UsageError where its encoder is known to be another than that of the latents,
+    which its decoder would make into no images.
+    """
+    found = autoencoders.read(coded.autoencoder)
+    if coded.encoder and autoencoders.encoder_digest(found) != coded.encoder:
+        raise UsageError(
+            f"data.autoencoder={coded.autoencoder!r} has another encoder than the one that made these latents, which "
+            "it cannot decode: give the file that scripts/encode_latents.py was given, or one that differs from it in "
+            "the decoder alone"
+        )
+    return found
 
 
 def decoder(pretrained: Pretrained, mesh: Mesh, scale: float) -> Decode:

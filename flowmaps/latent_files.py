@@ -42,12 +42,18 @@ def files(folder: Path, origin: Mapping[str, Any]) -> list[Path]:
     return [folder / f"latents-{number:05d}-of-{count:05d}.npy" for number in range(count)]
 
 
+def described(folder: Path) -> dict[str, Any]:
+    """What latents.json says; nothing where there is none."""
+    path = folder / "latents.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def begin(folder: Path, origin: Mapping[str, Any]) -> None:
     """Writes latents.json, or goes on beside one that says the same. Raises UsageError where it says otherwise."""
     path = folder / "latents.json"
     if not path.is_file():
         _save(path, origin)
-    there = json.loads(path.read_text())
+    there = described(folder)
     different = [name for name in origin if there.get(name) != origin[name]]
     if different:
         name = different[0]

@@ -114,7 +114,7 @@ def edited(exp: Experiment) -> Edit | None:
 def check_autoencoder(exp: Experiment) -> None:
     """Raises UsageError where data.autoencoder is one of other latents, MissingError where it has no file."""
     path, channels = exp.dataset.coding.autoencoder, exp.dataset.shape[-1]
-    own = autoencoders.describe(path).latent_channels
+    own = coding.read(exp.dataset.coding).module.latent_channels
     if own != channels:
         raise UsageError(f"data.autoencoder={path!r} has latents of {own} channels, and these data have {channels}")
 

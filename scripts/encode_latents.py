@@ -14,7 +14,6 @@ it for a data set.
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,11 +62,10 @@ def encode(
     latents, or the disk is full.
     """
     index, count = processes.share(shard)
-    dataset, weights = images(data), Path(autoencoder).expanduser()
-    pretrained = autoencoders.read(weights)
+    dataset, pretrained = images(data), autoencoders.read(autoencoder)
     origin = {
         "images": dataset.fingerprint,
-        "autoencoder": digest(weights),
+        "encoder": autoencoders.encoder_digest(pretrained),
         "count": len(dataset.train),
         "shape": latent_shape(dataset.shape, pretrained.module),
         "num_classes": dataset.num_classes,
@@ -110,12 +108,6 @@ def latent_shape(shape: tuple[int, ...], module: Autoencoder) -> list[int]:
             f"{module.image_channels} channels and sides that are multiples of {module.factor}: set crop and size"
         )
     return [height // module.factor, width // module.factor, module.latent_channels]
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def records(source: data.Source, run: Encode, number: int, origin: dict[str, Any], batch_size: int) -> np.ndarray:

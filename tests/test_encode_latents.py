@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import sd_autoencoder
 
-from flowmaps import autoencoders, data, latent_files
+from flowmaps import autoencoders, coding, data, latent_files
 from flowmaps.errors import MissingError, UsageError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "encode_latents.py"
@@ -162,6 +163,22 @@ def test_finished_files_are_kept_and_the_others_made(script, given, encoded, tmp
     script.encode(**options)
     assert [file.name[8:13] for file in written] == ["00000", "00001", "00002"]
     assert contents(tmp_path) == contents(encoded)
+
+
+def test_latents_are_decoded_by_autoencoders_with_their_encoder_alone(encoded, tmp_path):
+    """The decoder may be tuned, as those of Stable Diffusion's are; of an array nothing is known."""
+    arrays = sd_autoencoder.weights(sd_autoencoder.golden()["shapes"])
+    tuned, other = (
+        sd_autoencoder.save(tmp_path / name, {**arrays, name: arrays[name] + 1})
+        for name in ("decoder.conv_in.bias", "encoder.conv_in.bias")
+    )
+    refused = r"encoder.conv_in.bias' has another encoder than .* these latents, which it cannot decode: give the file"
+    for folder in (encoded, tmp_path):
+        np.save(tmp_path / "latents.npy", np.zeros((2, 2, 4, 4), np.float32))
+        read = [data.load("latents", dir=str(folder), autoencoder=file).coding for file in (tuned, other)]
+        assert coding.read(read[0]).params["decoder"]["conv_in"]["bias"][0] == arrays["decoder.conv_in.bias"][0] + 1
+        with pytest.raises(UsageError, match=refused) if folder == encoded else nullcontext():
+            coding.read(read[1])
 
 
 def test_other_latents_are_not_mixed_in(script, given, encoded):

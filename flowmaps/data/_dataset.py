@@ -45,6 +45,8 @@ class Coding(NamedTuple):
     """The .safetensors file of its weights, see flowmaps/autoencoders.py."""
     scale: float
     """What the autoencoder's latents were multiplied by."""
+    encoder: str
+    """Of the autoencoder that made them what tells it from others; "": not known."""
 
 
 class Dataset(NamedTuple):

@@ -5,9 +5,10 @@ A folder that scripts/encode_latents.py has made holds the Gaussian of each imag
 numbers [N] from 0 on.
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -88,13 +89,13 @@ def make(*, dir: str = "", scale: float = 0.18215, autoencoder: str = "") -> Dat
     labels.
     """
     folder = Path(dir).expanduser()
-    found = _encoded(folder, scale) if (folder / "latents.json").is_file() else _array(folder, scale)
-    return found._replace(coding=Coding(autoencoder, scale) if autoencoder else None)
+    origin = latent_files.described(folder)
+    found = _encoded(folder, scale, origin) if origin else _array(folder, scale)
+    return found._replace(coding=Coding(autoencoder, scale, origin.get("encoder", "")) if autoencoder else None)
 
 
-def _encoded(folder: Path, scale: float) -> Dataset:
-    """The Gaussians of a folder."""
-    origin = json.loads((folder / "latents.json").read_text())
+def _encoded(folder: Path, scale: float, origin: Mapping[str, Any]) -> Dataset:
+    """The Gaussians of a folder, and what latents.json says of them."""
     if not (folder / "statistics.json").is_file():
         files = latent_files.files(folder, origin)
         left = sum(not file.is_file() for file in files)
