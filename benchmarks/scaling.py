@@ -1,9 +1,9 @@
 """What a training step costs each of n devices, and what it sends: python -m benchmarks.scaling [--target=v4:2x2x1]
 
-For three methods on a DiT of width 384 and depth 2, 4 rows a device: the arithmetic, the memory and the collectives of
+For three methods on a DiT of width 384 and depth 2, few rows a device: the arithmetic, the memory and the collectives of
 the step as it is compiled for n devices, with copies of the state or with the state cut over them (FSDP). Nothing runs.
-The devices are virtual ones of this machine's CPU, or with --target the chips of a TPU, for which libtpu compiles where
-there is none. From what is sent and the bandwidths below follows a modelled efficiency of DiT-B/2.
+The devices are virtual ones of this machine's CPU, or with --target the cores of a TPU, for which libtpu compiles where
+there is none (TPU_SKIP_MDS_QUERY=1 TPU_ACCELERATOR_TYPE=v4-16 TPU_WORKER_HOSTNAMES=localhost). From what is sent and the bandwidths below follows a modelled efficiency of DiT-B/2.
 
 Saves results/scaling.jsonl, or scaling_tpu.jsonl, and prints the tables of benchmarks/README.md.
 """
@@ -25,11 +25,10 @@ from benchmarks import hlo, records
 from flowmaps import couplings, interpolants, methods, networks, optimizers, sharding, state, train_step
 from flowmaps.types import Method
 
-METHODS = ("flow_matching", "mean_flow", "shortcut")
+METHODS = {"flow_matching": 4, "mean_flow": 4, "shortcut": 32}
+"""The rows of a device: 4, or the fewest that hold whole groups of the method's terms."""
 SHAPE = (32, 32, 4)
 NETWORK = {"width": 384, "depth": 2, "heads": 6, "patch": 2}
-ROWS = 4
-"""A device's."""
 COUNTS = (1, 2, 4, 8)
 
 
@@ -64,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jax.config.update("jax_num_cpu_devices", max(COUNTS))
 
     def shown() -> Iterator[dict[str, Any]]:
-        for line in measured(find_devices(target)):
+        devices = find_devices(target)
+        for line in measured(devices, COUNTS if target == "cpu" else (len(devices),)):
             print(as_row(line), flush=True)
             yield line
 
@@ -90,15 +90,15 @@ def find_devices(target: str) -> list[jax.Device]:
     return list(topologies.get_topology_desc(target, platform="tpu").devices)
 
 
-def measured(devices: Sequence[jax.Device]) -> Iterator[dict[str, Any]]:
+def measured(devices: Sequence[jax.Device], counts: Sequence[int] = COUNTS) -> Iterator[dict[str, Any]]:
     """A line for each method, number of devices and way to keep the state: "data" copies it, "fsdp" cuts it."""
     module = networks.make("dit", shape=SHAPE, num_classes=0, **NETWORK)
-    for name, count in product(METHODS, COUNTS):
+    for (name, rows), count in product(METHODS.items(), counts):
         method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=1_000)
         for cut in ("data", "fsdp") if count > 1 else ("data",):
             sizes = (count, 1) if cut == "data" else (1, count)
             mesh = Mesh(np.array(devices[:count]).reshape(sizes), sharding.AXES, axis_types=(AxisType.Auto,) * 2)
-            found = costs(lowered(method, module, mesh, ROWS * count).compile())
+            found = costs(lowered(method, module, mesh, rows * count).compile())
             yield {"device": devices[0].device_kind, "method": name, "devices": count, "cut": cut, **found}
 
 
