@@ -1,9 +1,10 @@
 """What a training step costs each of n devices, and what it sends: python -m benchmarks.scaling [--target=v4:2x2x1]
 
-For three methods on a DiT of width 384 and depth 2, few rows a device: the arithmetic, the memory and the collectives of
-the step as it is compiled for n devices, with copies of the state or with the state cut over them (FSDP). Nothing runs.
-The devices are virtual ones of this machine's CPU, or with --target the cores of a TPU, for which libtpu compiles where
-there is none (TPU_SKIP_MDS_QUERY=1 TPU_ACCELERATOR_TYPE=v4-16 TPU_WORKER_HOSTNAMES=localhost). From what is sent and the bandwidths below follows a modelled efficiency of DiT-B/2.
+For three methods on a DiT of width 384 and depth 2, few rows a device: the arithmetic, the memory and the collectives
+of the step as it is compiled for n devices, with copies of the state or with the state cut over them (FSDP). Nothing
+runs. The devices are virtual ones of this machine's CPU, or with --target the cores of a TPU, for which libtpu compiles
+where there is none (TPU_SKIP_MDS_QUERY=1 TPU_ACCELERATOR_TYPE=v4-16 TPU_WORKER_HOSTNAMES=localhost). From what is sent
+and from the bandwidths below follows a modelled efficiency of DiT-B/2.
 
 Saves results/scaling.jsonl, or scaling_tpu.jsonl, and prints the tables of benchmarks/README.md.
 """
