@@ -60,12 +60,14 @@ IMAGES = (4, 16, 64)
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="cpu", help="cpu, or a TPU's topology such as v4:2x2x1, which needs libtpu")
-    target = parser.parse_args(arguments).target
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="all by default")
+    chosen = parser.parse_args(arguments)
+    target = chosen.target
     jax.config.update("jax_num_cpu_devices", max(COUNTS))
 
     def shown() -> Iterator[dict[str, Any]]:
         devices = find_devices(target)
-        for line in measured(devices, COUNTS if target == "cpu" else (len(devices),)):
+        for line in measured(devices, chosen.methods, COUNTS if target == "cpu" else (len(devices),)):
             print(as_row(line), flush=True)
             yield line
 
@@ -91,15 +93,15 @@ def find_devices(target: str) -> list[jax.Device]:
     return list(topologies.get_topology_desc(target, platform="tpu").devices)
 
 
-def measured(devices: Sequence[jax.Device], counts: Sequence[int] = COUNTS) -> Iterator[dict[str, Any]]:
+def measured(devices: Sequence[jax.Device], names: Sequence[str], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A line for each method, number of devices and way to keep the state: "data" copies it, "fsdp" cuts it."""
     module = networks.make("dit", shape=SHAPE, num_classes=0, **NETWORK)
-    for (name, rows), count in product(METHODS.items(), counts):
+    for name, count in product(names, counts):
         method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=1_000)
         for cut in ("data", "fsdp") if count > 1 else ("data",):
             sizes = (count, 1) if cut == "data" else (1, count)
             mesh = Mesh(np.array(devices[:count]).reshape(sizes), sharding.AXES, axis_types=(AxisType.Auto,) * 2)
-            found = costs(lowered(method, module, mesh, rows * count).compile())
+            found = costs(lowered(method, module, mesh, METHODS[name] * count).compile())
             yield {"device": devices[0].device_kind, "method": name, "devices": count, "cut": cut, **found}
 
 
