@@ -1,35 +1,31 @@
 """What attention and its derivatives take of memory and work, by the number of tokens, at once and tile after tile.
 
     python -m benchmarks.attention_memory
-    python -m benchmarks.attention_memory 4096 --json
+    python -m benchmarks.attention_memory 4096
 
 For each number of tokens and each form of flowmaps/networks/attention.py a line of Markdown: the memory that XLA plans
 beside arguments and results, in MiB, and the work of the matrix products in units A, those of one evaluation. Of
 attention itself; its gradient; its tangent along all three inputs; the gradient of value and tangent where the tangent
 is stopped, as in MeanFlow's loss; and where it is not, in all six inputs, as in LSD's. One example of 6 heads of 64
-channels, in float32; nothing is run. The same numbers are in results/attention_memory.jsonl, after a line with the
-command and versions; with --json they are printed in place of the table.
+channels, in float32; nothing is run. The same numbers are in results/attention_memory.jsonl.
 """
 
 import argparse
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks import records
 from benchmarks.counting import matmul_flops
-from benchmarks.provenance import provenance
 from flowmaps.networks import attention
 from flowmaps.types import Array
 
 TOKENS = (256, 512, 1024, 2048, 4096, 8192)
 HEADS, CHANNELS = 6, 64
 FORMS = {"xla": attention.plain, "blockwise": attention.blockwise}
-RESULTS = Path(__file__).parents[1] / "results" / "attention_memory.jsonl"
 
 
 def tangent(form: Callable, *, stopped: bool = False) -> Callable:
@@ -97,17 +93,16 @@ def row(line: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokens", nargs="*", type=int, default=TOKENS, help="numbers of them")
-    parser.add_argument("--json", action="store_true", help="print the results' lines in place of the table")
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    chosen = parser.parse_args(arguments)
-    lines = [provenance("benchmarks.attention_memory", arguments)]
-    head = f"| tokens | attention | {' | '.join(DERIVATIVES)} |\n|{'---|' * (2 + len(DERIVATIVES))}"
-    print(json.dumps(lines[0]) if chosen.json else head)
-    for tokens in chosen.tokens:
-        for form in FORMS:
-            lines.append(measure(tokens, form))
-            print(json.dumps(lines[-1]) if chosen.json else row(lines[-1]), flush=True)
-    RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    chosen = parser.parse_args(arguments).tokens
+
+    def shown() -> Iterator[dict[str, Any]]:
+        for tokens, form in product(chosen, FORMS):
+            line = measure(tokens, form)
+            print(row(line), flush=True)
+            yield line
+
+    print(f"| tokens | attention | {' | '.join(DERIVATIVES)} |\n|{'---|' * (2 + len(DERIVATIVES))}")
+    records.save("attention_memory", shown())
 
 
 if __name__ == "__main__":

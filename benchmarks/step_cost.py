@@ -7,14 +7,11 @@ For each method a line of Markdown: the floor of floors.py, with F and the tange
 network; the work of all its players' losses and gradients, with layers written out, and in a scan of which the products
 with weights are kept (remat "dots"); and the ratio to flow matching. With --compile also XLA's own count, of two layers
 written out, and the memory that it plans beside the arguments of twelve in a scan, without and with remat, a row: half
-a minute a method. The same numbers are in results/step_cost.jsonl, after a line with the command and versions.
+a minute a method. The same numbers are in results/step_cost.jsonl.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,16 +20,15 @@ from flax import linen as nn
 from jax import ShapeDtypeStruct
 from jax.lax import stop_gradient
 
+from benchmarks import records
 from benchmarks.counting import matmul_flops
 from benchmarks.floors import CASES, Case, work
-from benchmarks.provenance import provenance
 from flowmaps import adversaries, interpolants, methods, networks, rows
 from flowmaps.state import owned
 from flowmaps.types import Array, LastLayer, Method, Params, Roles
 
 SHAPE, CLASSES, BATCH = (32, 32, 4), 10, 64
 """Latents of 256x256 images; a batch that every method can deal."""
-RESULTS = Path(__file__).parents[1] / "results" / "step_cost.jsonl"
 
 
 class Unit(NamedTuple):
@@ -207,18 +203,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="names of floors.py; none: all")
     parser.add_argument("--compile", action="store_true", help="XLA's count and its plan of memory too")
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.cases if name not in CASES]
     if unknown:
         parser.error(f"unknown case {unknown[0]!r}: choose from {', '.join(CASES)}")
-    least = count(CASES["flow matching"], network(CASES["flow matching"])).counted
-    lines = [provenance("benchmarks.step_cost", arguments)]
+
+    def shown() -> Iterator[dict[str, Any]]:
+        least = count(CASES["flow matching"], network(CASES["flow matching"])).counted
+        for name in chosen.cases or CASES:
+            line = measure(name, compile_too=chosen.compile)
+            print(row(line, least), flush=True)
+            yield line
+
     print(HEAD)
-    for name in chosen.cases or CASES:
-        lines.append(measure(name, compile_too=chosen.compile))
-        print(row(lines[-1], least), flush=True)
-    RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records.save("step_cost", shown())
 
 
 if __name__ == "__main__":

@@ -168,7 +168,8 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that hold copies of the weights; -1: all that are left
     config.mesh.fsdp = 1  # devices over which the weights are cut
-    config.compilation_cache = placeholder(str)  # folder of compiled programs; none by default
+    # Folder of compiled programs, which later runs find there; "": none. JAX_COMPILATION_CACHE_DIR comes first.
+    config.compilation_cache = "~/.cache/flowmaps"
     return config
 
 

@@ -79,10 +79,17 @@ def begin(given: flags.FlagValues) -> None:
     """What comes before anything computes. Raises UsageError where there are others to join and no cluster, or a GPU
     that jax does not see."""
     quiet_libraries()
-    if given.config is not None and given.config.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", given.config.compilation_cache)
+    if given.config is not None:
+        keep_compiled(given.config.compilation_cache)
     processes.start(given.distributed, given.distributed_timeout)
     check_platform()
+
+
+def keep_compiled(folder: str) -> None:
+    """Has jax keep in `folder` what it compiles, and find it there; "": nowhere. A folder that jax was told before
+    (JAX_COMPILATION_CACHE_DIR) stays."""
+    if folder and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
 
 
 def check_platform() -> None:

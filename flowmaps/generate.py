@@ -163,7 +163,8 @@ def program(exp: Experiment, *, sampler: str = "default", batch_size: int, edit:
     """The generation of `batch_size` consecutive samples (rounded up to a multiple of the devices), from the source or
     from what is edited.
 
-    A batch is cut over the devices, and gathered on each. Raises UsageError for an unknown sampler.
+    A batch is cut over the devices, and gathered on each: so a source that is given, whose rows lie on one device each,
+    cannot lend its memory to the samples. Raises UsageError for an unknown sampler.
     """
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} samples: it holds at least 1")

@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
       MissingError: data that are not there, or checkpoints none of which can be read.
       NonFiniteError: config.train.max_skipped updates of a player in a row were not finite.
     """
-    workdir = Path(workdir).resolve()
+    workdir, started = Path(workdir).resolve(), time.monotonic()
     if not overwrite:
         runs.check(config, workdir)
     terminated = threading.Event()
@@ -72,7 +73,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
         check_length(exp, workdir, fresh)
         if jax.process_index() == 0:
             runs.begin(config, workdir, overwrite=overwrite)
-        step = train(exp, take, fresh, workdir, terminated.is_set)
+        step = train(exp, take, fresh, workdir, terminated.is_set, started)
     done = {"mode": "train", "workdir": str(workdir), "step": step}
     if step >= config.train.steps and not terminated.is_set():
         with suppress(KeyboardInterrupt), on_signals(signal.default_int_handler):
@@ -94,7 +95,14 @@ def build(config: ConfigDict) -> Experiment:
     return exp
 
 
-def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, terminated: Callable[[], bool]) -> int:
+def train(
+    exp: Experiment,
+    take: Step,
+    fresh: TrainState | None,
+    workdir: Path,
+    terminated: Callable[[], bool],
+    started: float,
+) -> int:
     """Takes the steps that are left, from the newest checkpoint or else from `fresh`, or as many as there are until
     `terminated`; returns how many there are in all.
 
@@ -120,12 +128,12 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
         ):
             recent = deque(maxlen=WINDOW)
             while step < chosen.steps and not stopping(step):
-                state, measured = take(state, experiment.global_batch(exp, next(batches)))
+                state, measured = take(state, next(batches))
                 step += 1
                 recent.append(measured)
                 progress.advance()
                 if step == first + 1:
-                    log_first_step(step, measured, progress)
+                    log_first_step(step, measured, progress, started)
                 if step % chosen.max_skipped == 0:
                     check_finite(state, chosen.max_skipped)
                 if step % chosen.log_every == 0 or step == chosen.steps:
@@ -145,7 +153,7 @@ def train(exp: Experiment, take: Step, fresh: TrainState | None, workdir: Path, 
 
 
 def start(exp: Experiment, fresh: TrainState | None, checkpoints: Checkpoints) -> tuple[TrainState, data.Loader]:
-    """The state and the batches to go on with: of the newest checkpoint, or else of the beginning.
+    """The state and the global batches to go on with: of the newest checkpoint, or else of the beginning.
 
     Raises UsageError where the data are not those that the run began with.
     """
@@ -169,7 +177,7 @@ def start(exp: Experiment, fresh: TrainState | None, checkpoints: Checkpoints) -
         process_count=jax.process_count(),
         position=saved["position"],
     )
-    return state, batches
+    return state, data.ahead(batches, partial(experiment.global_batch, exp))
 
 
 @contextmanager
@@ -256,10 +264,11 @@ def log_devices(exp: Experiment) -> None:
     )
 
 
-def log_first_step(step: int, measured: Metrics, progress: Progress) -> None:
-    """The time of the first step, which compiles; the speed counts from here."""
+def log_first_step(step: int, measured: Metrics, progress: Progress, started: float) -> None:
+    """The time to the first step, and of it, which compiles; the speed counts from here."""
     jax.block_until_ready(measured)
-    logging.info("step %d took %.1f s, compilation included", step, 1 / progress.speed(step))
+    took, since = 1 / progress.speed(step), time.monotonic() - started
+    logging.info("step %d was done %.1f s after the start; it took %.1f s, compilation included", step, since, took)
 
 
 def log_metrics(step: int, recent: Iterable[Metrics], writer: Writer, progress: Progress, batch_size: int) -> None:

@@ -56,6 +56,16 @@ def test_a_loader_taken_up_again_continues_exactly(name):
     assert equal(second, {key: value[5:, 8:] for key, value in whole.items()})
 
 
+def test_the_next_batch_is_brought_before_this_one_is_given():
+    """And neither the order nor the position knows of it."""
+    brought = []
+    numbers = data.Loader(iter([{"number": n} for n in range(7, 12)]), 7)
+    batches = data.ahead(numbers, lambda batch: brought.append(batch["number"]) or batch)
+    for number in (7, 8, 9):
+        assert next(batches) == {"number": number}
+        assert (batches.position, brought) == (number + 1, [*range(7, number + 2)])
+
+
 @pytest.mark.parametrize(("count", "size"), [(24, 10), (24, 8), (13, 16)])
 def test_every_epoch_is_another_permutation_of_all_examples(count, size):
     labels = take(numbered(count), 60, batch_size=size)["label"].reshape(-1)

@@ -13,6 +13,7 @@ import launcher
 import pytest
 from launcher import ROOT
 
+from configs import base
 from flowmaps import command_line
 from flowmaps.errors import MissingError, NonFiniteError, UsageError
 
@@ -84,6 +85,7 @@ def test_the_three_modes_as_they_are_called(tmp_path):
     assert done.returncode == 0, done.stderr
     said = "platform cpu, 1 devices of kind cpu, 1 processes; global batch 8 = 1 hosts x 1 devices x 8 per device"
     assert done.stderr.splitlines()[0].endswith(said)
+    assert re.search(r"step 1 was done [\d.]+ s after the start; it took [\d.]+ s, compilation included", done.stderr)
     assert "step 40 of 40: loss " in done.stderr
     trained = json.loads(done.stdout.splitlines()[-1])
     assert trained["step"] == 40 and trained["measurements"].keys() == {"sliced_w2/1", "sliced_w2/2"}
@@ -123,6 +125,21 @@ def test_ctrl_c_outside_of_training_is_one_line(capsys):
         raise KeyboardInterrupt
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted: the same command goes on from the last checkpoint\n"
+
+
+def test_compiled_programs_are_kept_where_nobody_says_otherwise():
+    before = jax.config.jax_compilation_cache_dir
+    command_line.keep_compiled("/other")
+    assert jax.config.jax_compilation_cache_dir == before
+    try:
+        found = []
+        for folder in ("", base.get_config().compilation_cache):
+            jax.config.update("jax_compilation_cache_dir", None)
+            command_line.keep_compiled(folder)
+            found.append(jax.config.jax_compilation_cache_dir)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert found == [None, str(Path.home() / ".cache" / "flowmaps")]
 
 
 def test_a_gpu_that_jax_does_not_see_is_not_passed_over(tmp_path, monkeypatch):

@@ -105,6 +105,32 @@ def test_solvers_read_the_diagonal_alone():
         assert np.isfinite(out).all()
 
 
+def marched(steps, solver="march"):
+    """The compiled program of so many steps of a map, or of a multistep solver, with a sine for a network."""
+    path = PATHS["linear"]()
+
+    def velocity(x, s, t, cond, *, dropout=None):
+        return jnp.sin(x)
+
+    def last(x):
+        if solver == "march":
+            return solvers.march(lambda x, s, t, number: (velocity(x, s, t, {}), 1), x, np.linspace(0, 1, steps + 1)).x
+        grid, keys = grids.make("uniform(first=0.1,last=0.9)", path, steps), rows.keys(jax.random.key(0), 0, 4)
+        return solvers.load(solver)(velocity, path, x, grid, keys, {}).x
+
+    return jax.jit(last).lower(jnp.ones((4, 2))).compile()
+
+
+@pytest.mark.parametrize("solver", ["march", "deis"])
+def test_few_steps_are_unrolled_and_many_are_a_loop_of_one(solver):
+    loops = {steps: marched(steps, solver).as_text().count(" while(") for steps in (4, 5)}
+    assert loops == {4: 0, 5: 1}
+
+
+def test_states_on_the_way_take_no_memory_where_the_end_alone_is_asked_for():
+    assert marched(8).memory_analysis().temp_size_in_bytes == marched(64).memory_analysis().temp_size_in_bytes
+
+
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize(
     ("name", "solver", "per_step"),

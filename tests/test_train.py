@@ -38,12 +38,12 @@ def log(monkeypatch):
 
 
 def interrupt(monkeypatch, step: int) -> None:
-    """SIGTERM comes while the batch of this step is made."""
+    """SIGTERM comes right before this step, while the batch after its own is made."""
     global_batch, taken = experiment.global_batch, []
 
     def counted(exp, batch):
         taken.append(batch)
-        if len(taken) == step:
+        if len(taken) == step + 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return global_batch(exp, batch)
 

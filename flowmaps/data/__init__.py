@@ -10,7 +10,7 @@ from typing import Any
 from flowmaps import lookup
 from flowmaps.data._dataset import ENDLESS, Coding, Dataset, Source
 from flowmaps.data._images import read_image, to_uint8
-from flowmaps.data._loader import Loader, loader
+from flowmaps.data._loader import Loader, ahead, loader
 from flowmaps.data._paired import as_stored, draw, paired
 from flowmaps.data._pairs import Pairs, pairs
 
@@ -21,6 +21,7 @@ __all__ = [
     "Loader",
     "Pairs",
     "Source",
+    "ahead",
     "as_stored",
     "draw",
     "load",

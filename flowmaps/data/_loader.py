@@ -1,8 +1,9 @@
 """The loader: an endless iterator of batches that any number of processes shares and that resumes anywhere."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -16,13 +17,13 @@ THREADS = 16
 
 
 class Loader(Iterator):
-    """Local batches {"x1": float32 [b, *shape], "label": int32 [b]}; `position` global batches were given so far."""
+    """Batches, such as local ones {"x1": float32 [b, *shape], "label": int32 [b]}; `position` were given so far."""
 
-    def __init__(self, batches, position: int):
+    def __init__(self, batches: Iterator[dict[str, Any]], position: int):
         self._batches = batches
         self.position = position
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> dict[str, Any]:
         batch = next(self._batches)
         self.position += 1
         return batch
@@ -56,6 +57,20 @@ def loader(
     iterator = iter(batches.to_iter_dataset(options))
     iterator.set_state({"next_index": position})
     return Loader(iterator, position)
+
+
+def ahead(batches: Loader, put: Callable[[dict[str, np.ndarray]], dict[str, Any]]) -> Loader:
+    """The batches after `put`, which brings them to the devices, always one ahead: the next batch is on its way before
+    this one is used. The position counts those that were given, and not what waits."""
+
+    def given() -> Iterator[dict[str, Any]]:
+        waiting = put(next(batches))
+        for local in batches:
+            coming = put(local)
+            yield waiting
+            waiting = coming
+
+    return Loader(given(), batches.position)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ Step = Callable[..., tuple[Points, int]]
 """(x at s, s [B], t [B], number of the step, *times between [B]) -> x at t, and the evaluations that it took."""
 GIVEN = ("velocity", "interpolant", "x", "grid", "keys", "cond")
 """What the program gives to every solver."""
+UNROLLED = 4
+"""Steps up to which a program holds each of them; beyond it holds one, in a loop, and compiles as fast as that one."""
 GAVE_UP = -1
 """The count of evaluations of an adaptive solver that did not reach its tolerance."""
 
@@ -68,8 +70,13 @@ def march(step: Step, x: Points, grid: Grid, *inner: Float64[np.ndarray, " n"]) 
         return (moved, state[1] + calls), moved
 
     start = x, jnp.zeros((), jnp.int32)
-    (end, nfe), states = jax.lax.scan(advance, start, (jnp.arange(len(grid) - 1), times[:-1], times[1:], *inner))
+    (end, nfe), states = along(advance, start, (jnp.arange(len(grid) - 1), times[:-1], times[1:], *inner))
     return Trajectory(end, nfe, jnp.concatenate([x[None], states]))
+
+
+def along(advance: Callable[[Any, Any], tuple[Any, Any]], state: Any, intervals: tuple[Array, ...]) -> tuple[Any, Any]:
+    """jax.lax.scan over the intervals of a grid, without the loop where they are few."""
+    return jax.lax.scan(advance, state, intervals, unroll=len(intervals[0]) <= UNROLLED)
 
 
 def joined(parts: Sequence[Trajectory]) -> Trajectory:

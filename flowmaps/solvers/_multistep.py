@@ -6,7 +6,6 @@ All weights are numbers of the grid alone, made before the program runs.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
@@ -49,7 +48,7 @@ def solve(
 
     numbers = (jnp.asarray(each, jnp.result_type(float)) for each in (grid[:-1], *step, *before))
     state = x, x, jnp.zeros((order, *x.shape), x.dtype), jnp.zeros((), jnp.int32)
-    (end, _, _, nfe), states = jax.lax.scan(advance, state, (jnp.arange(len(grid) - 1), *numbers))
+    (end, _, _, nfe), states = solvers.along(advance, state, (jnp.arange(len(grid) - 1), *numbers))
     return solvers.Trajectory(end, nfe, jnp.concatenate([states, end[None]]))
 
 
