@@ -19,13 +19,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ShapeDtypeStruct
 from jax.lax import stop_gradient
+from jax.stages import Compiled
 
 from benchmarks import records
 from benchmarks.counting import matmul_flops
 from benchmarks.floors import CASES, Case, work
 from flowmaps import adversaries, interpolants, methods, networks, rows
 from flowmaps.state import owned
-from flowmaps.types import Array, LastLayer, Method, Params, Roles
+from flowmaps.types import Array, LastLayer, LossFn, Method, Params, Roles
 
 SHAPE, CLASSES, BATCH = (32, 32, 4), 10, 64
 """Latents of 256x256 images; a batch that every method can deal."""
@@ -92,19 +93,18 @@ def unit(module: nn.Module) -> Unit:
     return Unit(evaluation, matmul_flops(along, *shapes(module)) / evaluation - 1)
 
 
-def gradient(method: Method, module: nn.Module, player: str) -> Callable:
-    """(parameters by role, x0, x1, labels) -> the gradient of the player's mean loss in its own. The student, the
+def gradient(loss: LossFn, mine: Sequence[str], module: nn.Module) -> Callable:
+    """(parameters by role, x0, x1, labels) -> the gradient of a loss's mean in the roles `mine`. The student, the
     target, the teacher and the fake are the network; critics and other roles cost nothing."""
 
     def step(params: Mapping[str, Params], x0: Array, x1: Array, label: Array) -> dict[str, Params]:
-        keys = rows.keys(jax.random.key(0), 0, BATCH)
-        batch = {"x0": x0, "x1": x1, "label": label}
+        batch, keys = {"x0": x0, "x1": x1, "label": label}, rows.keys(jax.random.key(0), 0, len(x0))
 
-        def mean(mine: Mapping[str, Params]) -> Array:
-            roles = make_roles(module, {**stop_gradient(params), **mine})
-            return method.losses[player](roles, batch, keys, jnp.zeros((), jnp.int32)).per_example.mean()
+        def mean(trained: Mapping[str, Params]) -> Array:
+            roles = make_roles(module, {**stop_gradient(params), **trained})
+            return loss(roles, batch, keys, jnp.zeros((), jnp.int32)).per_example.mean()
 
-        return jax.grad(mean)({role: params[role] for role in owned(method, player)})
+        return jax.grad(mean)({role: params[role] for role in mine})
 
     return step
 
@@ -150,7 +150,8 @@ def gradients(case: Case, module: nn.Module) -> Iterator[tuple[Callable, tuple]]
     """Of each player the gradient, and the shapes that it is of."""
     method, (_, x, _, label) = make_method(case), shapes(module)
     for player in case.rows:
-        yield gradient(method, module, player), (shapes_of_roles(module), x, x, label)
+        step = gradient(method.losses[player], owned(method, player), module)
+        yield step, (shapes_of_roles(module), x, x, label)
 
 
 def network(case: Case, **options: Any) -> nn.Module:
@@ -166,10 +167,14 @@ def count(case: Case, module: nn.Module) -> Cost:
     return Cost(floor, flops / measured.evaluation)
 
 
+def compile_(function: Callable, given: tuple) -> Compiled:
+    """The program for arguments of given shapes. Its machine code, of which nothing is told here, is made quickly."""
+    return jax.jit(function).lower(*given).compile({"xla_backend_optimization_level": 0})
+
+
 def compiled(case: Case, module: nn.Module) -> Plan:
     """What XLA says of the players' gradients."""
-    quickly = {"xla_backend_optimization_level": 0}  # of the machine's code, of which nothing is told here
-    programs = [jax.jit(step).lower(*given).compile(quickly) for step, given in gradients(case, module)]
+    programs = [compile_(step, given) for step, given in gradients(case, module)]
     flops = sum(program.cost_analysis()["flops"] for program in programs)
     most = max(program.memory_analysis().temp_size_in_bytes for program in programs)
     return Plan(flops / unit(module).evaluation, most / BATCH / 2**20)
