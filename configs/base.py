@@ -139,6 +139,7 @@ def get_config() -> ConfigDict:
     config.eval.ema = (0,)  # indices into train.ema; -1: the raw weights
     config.eval.metrics = ()  # names in flowmaps/metrics, set by the data's bundle
     config.eval.inception = placeholder(str)  # the network's weights for metrics of images; or $FLOWMAPS_INCEPTION
+    config.eval.classifier = placeholder(str)  # that of a classifier of your own for the metric fd_classifier
     config.eval.reference = placeholder(str)  # an .npz of statistics that images are held against; by default their own
     config.eval.statistics = "runs/statistics"  # folder of the data sets' own statistics, each made once
     config.eval.best_metric = ""  # "NAME/STEPS" that picks the best checkpoint, for example "kl_aligned/1"

@@ -22,7 +22,7 @@ PARTS = {
     "prediction": predictions,
 }
 """Sections that have a name and the options of the part of this name."""
-LATER = {"eval": {"guidance": []}, "guidance": {"weak": None}}
+LATER = {"eval": {"classifier": None, "guidance": []}, "guidance": {"weak": None}}
 """Fields of other sections that runs of before lack, with what those did."""
 
 

@@ -54,6 +54,8 @@ class FeatureMetric(NamedTuple):
     """(Summary of the samples, Reference) -> values; see summary.py and statistics.py."""
     reads: Literal["pool", "spatial", "kept"] = "pool"
     """The part of the reference that it reads."""
+    network: Literal["inception", "classifier"] = "inception"
+    """The module of this package whose network makes the features."""
     kind: Literal["image"] = "image"
     needs: Literal[""] = ""
     """Of the data set: nothing."""

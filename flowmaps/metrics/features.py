@@ -1,6 +1,6 @@
 """Features of 8 x 8 digits: the last hidden layer of a small convolutional classifier, in plain numpy.
 
-scripts/train_digits_features.py trained it on the 1,500 training digits and wrote its weights.
+scripts/train_classifier.py trained it on the 1,500 training digits and wrote its weights.
 """
 
 import functools

@@ -1,10 +1,12 @@
-"""Metrics of images by the features of Inception-v3 of 2015-12-05; docs/metrics.md has the protocol.
+"""Metrics of images by the features of Inception-v3 of 2015-12-05, or where the name says so by those of a classifier
+of one's own; docs/metrics.md has the protocol.
 
 fid               Frechet distance of the last layer's features: Heusel et al. 2017, arXiv:1706.08500
 sfid              the same of seven channels of the inside, with their places: Nash et al. 2021, arXiv:2103.03841
 kid               squared discrepancy under a cubic kernel, unbiased: Binkowski et al. 2018, arXiv:1801.01401
 inception_score   Salimans et al. 2016, arXiv:1606.03498, of ten parts of consecutive samples, in the order of labels
 inception_manifold    precision, recall, density, coverage, as manifold.py says
+fd_classifier     the Frechet distance of a classifier's last hidden layer, see classifier.py
 
 The bias of a Frechet distance falls with the number of samples, so that number is part of each value's name.
 """
@@ -25,6 +27,11 @@ PUBLISHED = 50_000
 def fid(samples: Summary, reference: Reference) -> Values:
     """Of the last layer's features."""
     return {"fid": frechet_distance(*gaussian(samples.pool), *reference.pool)}
+
+
+def fd_classifier(samples: Summary, reference: Reference) -> Values:
+    """Of the last hidden layer."""
+    return {"fd_classifier": frechet_distance(*gaussian(samples.pool), *reference.pool)}
 
 
 def sfid(samples: Summary, reference: Reference) -> Values:
@@ -59,4 +66,5 @@ METRICS = {
     "kid": FeatureMetric({"kid": "lower"}, KEPT, kid, reads="kept"),
     "inception_score": FeatureMetric({"inception_score": "higher"}, PUBLISHED, inception_score),
     "inception_manifold": FeatureMetric(dict.fromkeys(MANIFOLD, "higher"), KEPT, inception_manifold, reads="kept"),
+    "fd_classifier": FeatureMetric({"fd_classifier": "lower"}, PUBLISHED, fd_classifier, network="classifier"),
 }
