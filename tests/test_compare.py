@@ -159,6 +159,17 @@ def test_paths_of_another_scale_start_from_the_same_draws(tmp_path, monkeypatch)
         np.testing.assert_allclose(made[2.0][steps].x, generate.noise(exp, keys), rtol=1e-6)
 
 
+def test_a_run_guided_by_a_weaker_one_is_drawn_by_both(runs, tmp_path):
+    """Of scale 0 its samples are those of the weaker run, at twice the evaluations."""
+    run = shutil.copytree(runs[0], tmp_path / "guided")
+    reconfigure(run, "guidance", "scale", 0.0)
+    reconfigure(run, "guidance", "weak", str(runs[1]))
+    change(run, guidance=0.0, guidance_weak=str(runs[1]))
+    guided, weak = (compare.draw(compare.read(of), [3], 20)[3] for of in (run, runs[1]))
+    np.testing.assert_allclose(guided.x, weak.x, rtol=1e-5, atol=1e-6)
+    assert guided.nfe == 2 * weak.nfe == 6
+
+
 def test_names_that_come_twice_are_told_apart_by_their_paths(runs, tmp_path):
     (tmp_path / "other").mkdir()
     run = shutil.copytree(runs[0], tmp_path / "other" / "lsd_seed5")
