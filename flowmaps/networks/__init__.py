@@ -8,6 +8,7 @@ else. Where it has a `project(params)`, each update of the parameters ends with 
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -84,8 +85,9 @@ def change(name: str, wanted: str) -> Callable[..., Params]:
     return found
 
 
+@partial(jax.jit, static_argnums=0)
 def init(module: nn.Module, key: Key[Array, ""]) -> Params:
-    """Fresh parameters, in float32."""
+    """Fresh parameters, in float32. A module is traced once, however often its shapes are asked for."""
     return module.init(key, *module.inputs())["params"]
 
 
