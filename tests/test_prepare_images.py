@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_celeba
 from PIL import Image
 
-from configs import shortcut_celeba
+from configs import flow_matching_celeba
 from flowmaps import data, train
 from flowmaps.data.tfds import Records
 from flowmaps.errors import MissingError, UsageError
@@ -35,22 +36,11 @@ def prepare():
     return module.prepare
 
 
-def jpeg(seed, width=178, height=218):
-    small = np.random.default_rng(seed).integers(0, 256, (14, 11, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(small).resize((width, height)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def download(tmp_path_factory):
     """The folder of the two files that a user fetches, in the shape of CelebA's own."""
     folder = tmp_path_factory.mktemp("download")
-    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
-        for i in range(1, NUMBER + 1):
-            archive.writestr(f"img_align_celeba/{i:06d}.jpg", jpeg(i))
-    lines = [f"{i:06d}.jpg {0 if i <= 16 else 1 if i <= 20 else 2}\n" for i in range(1, NUMBER + 1)]
-    (folder / "list_eval_partition.txt").write_text("".join(lines))
+    small_celeba.save(folder, number=NUMBER)
     return folder
 
 
@@ -96,9 +86,9 @@ def test_pixels_are_those_of_pil(celeb_a, download):
 
 def celeba_config(folder):
     """The real config, shrunk only in width, depth and batch."""
-    config = shortcut_celeba.get_config()
+    config = flow_matching_celeba.get_config()
     config.network.update(width=24, depth=1)
-    config.train.update(batch_size=32, steps=2)
+    config.train.update(batch_size=8, steps=2)
     config.data.dir = str(folder)
     return config.lock()
 
@@ -208,7 +198,7 @@ def test_files_of_another_format_are_refused(celeb_a, tmp_path):
 def test_images_of_different_sizes_are_refused_in_a_batch():
     class Examples:
         def __getitems__(self, indices):
-            return [{"image": jpeg(i, width=8 + i, height=8)} for i in indices]
+            return [{"image": small_celeba.jpeg(i, width=8 + i, height=8)} for i in indices]
 
     options = {"name": "pets train", "channels": 3, "size": 0, "flip": False}
     with pytest.raises(UsageError, match=r"images of pets train are \(8, 8, 3\) and \(8, 9, 3\): set data.crop"):
@@ -227,7 +217,7 @@ def archive(path, broken=None):
     """Thirty images, of which one may be broken."""
     with zipfile.ZipFile(path, "w") as file:
         for i in range(30):
-            file.writestr(f"{i:02d}.jpg", jpeg(i, 32, 32)[: -100 if i == broken else None])
+            file.writestr(f"{i:02d}.jpg", small_celeba.jpeg(i, 32, 32)[: -100 if i == broken else None])
     return str(path)
 
 
@@ -303,7 +293,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_part(prepare, small_shards, tmp_p
 def test_an_image_of_another_size_is_named(prepare, tmp_path):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for i in range(3):
-            archive.writestr(f"{i}.jpg", jpeg(i, width=178 + i // 2))
+            archive.writestr(f"{i}.jpg", small_celeba.jpeg(i, width=178 + i // 2))
     with pytest.raises(UsageError, match=r"2\.jpg is 179x218, but .*0\.jpg is 178x218"):
         prepare("sizes", str(tmp_path / "images.zip"), str(tmp_path / "tfds"))
 
@@ -333,7 +323,7 @@ def test_partitions_and_names_are_checked(prepare, download, tmp_path):
 def test_a_killed_preparation_is_not_taken_for_a_data_set(download, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    content = jpeg(0, width=600, height=600)
+    content = small_celeba.jpeg(0, width=600, height=600)
     for i in range(400):
         (images / f"{i}.jpg").write_bytes(content)
     arguments = [sys.executable, str(SCRIPT), "--name=many", f"--images={images}", f"--out={tmp_path}", "--size=599"]
