@@ -6,6 +6,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
 # Most of a test's time is compilation, and most of that LLVM's optimization of programs that run for a moment.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# A test has a core, beside others: threads that wait for their share of a small matrix take it from them.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest
