@@ -154,12 +154,15 @@ FOLLOWING = {
 
 def assert_rests_and_returns(method: Method, oracle, exact) -> None:
     """The gradient at theta = 0 is zero to 4 standard errors, or where nothing is drawn to the oracle's own error, and
-    a stray of 0.1 is pulled back, clearly."""
+    a stray of 0.1 is pulled back, clearly. Where nothing is drawn a few batches tell as much as many."""
     gradient = gradients(method, exact, oracle.sample)
-    rest = gradient(jnp.zeros(COUNT), 64)
+    rest = gradient(jnp.zeros(COUNT), 4)
+    drawn = bool(np.any(np.abs(rest.mean) > 2e-5))
+    if drawn:
+        rest = gradient(jnp.zeros(COUNT), 64)
     assert np.all(np.abs(rest.mean) <= 4 * rest.error + 2e-5), f"moves: {rest.mean} +- {rest.error}"
     for k in range(COUNT):
-        pull = gradient(0.1 * jnp.eye(COUNT)[k], 4).mean[k]
+        pull = gradient(0.1 * jnp.eye(COUNT)[k], 4 if drawn else 1).mean[k]
         assert pull > 0, f"field {k} is pushed away: {pull}"
         assert rest.error[k] < 0.03 * pull, f"field {k}: an error of {rest.error[k]} hides a pull of {pull}"
 
