@@ -13,7 +13,7 @@ from flowmaps.types import Roles
 
 
 def digits(**fields):
-    return small_runs.digits(method__label_dropout=0.1, eval__metrics=("manifold",), **fields)
+    return small_runs.digits(method__label_dropout=0.1, eval__metrics=("nn_ratio",), **fields)
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,10 @@ def runs(tmp_path_factory):
 def test_scales_are_measured_one_after_another(runs):
     """Each is what a run of that scale alone is; what is expected is so of the config's own scale."""
     config = digits(eval__guidance=(1.0, 3.0))
-    config.eval.update(expected={"precision/1": 0.5}, expected_at=10)
+    config.eval.update(expected={"nn_ratio/1": 0.5}, expected_at=10)
     rows = evaluate.run(config, runs[0])
     assert measurements.scales(rows) == [1.0, 3.0]
-    assert {row["expected"] for row in rows if row["metric"] == "precision"} == {0.5, None}
+    assert {row["expected"] for row in rows if row["metric"] == "nn_ratio"} == {0.5, None}
     assert all(row["expected"] is None for row in rows if row["guidance"] == 3.0)
     assert (runs[0] / "eval" / "guidance.png").read_bytes().startswith(b"\x89PNG")
     alone = evaluate.run(digits(guidance__scale=3.0), runs[0])
