@@ -8,7 +8,7 @@ from flowmaps.errors import UsageError
 from flowmaps.metrics import _digits
 
 ON_PLANES = ("kl_aligned", "kl_paper", "mmd", "modes", "sliced_w2", "w2")
-ON_IMAGES = ("fid", "inception_manifold", "inception_score", "kid", "sfid")
+ON_IMAGES = ("fd_classifier", "fid", "inception_manifold", "inception_score", "kid", "sfid")
 ON_DIGITS = ("fd_digits", "kid_digits", "manifold", "nn_ratio")
 
 
