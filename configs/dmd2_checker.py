@@ -8,4 +8,5 @@ from configs import base
 
 
 def get_config():
-    return base.matching(base.checker, "dmd2", "edm_checker_residual", **base.PLANE_GAPS)
+    config = base.matching(base.checker, "dmd2", "edm_checker_residual", **base.PLANE_GAPS)
+    return base.expect(config, kl_aligned=(0.735,), sliced_w2=(0.0202,), modes=(8,), in_modes=(0.824,))

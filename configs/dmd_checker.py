@@ -11,4 +11,5 @@ from configs import base
 
 def get_config():
     config = base.matching(base.checker, "dmd", "edm_checker_residual", **base.PLANE_GAPS, every=2)
-    return base.paired(config, "edm_checker_residual")
+    config = base.paired(config, "edm_checker_residual")
+    return base.expect(config, kl_aligned=(0.486,), sliced_w2=(0.0129,), modes=(8,), in_modes=(0.862,))
