@@ -11,19 +11,17 @@ Saves results/scaling.jsonl, or scaling_tpu.jsonl, and prints the tables of benc
 
 import argparse
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import AxisType, Mesh
-from jax.stages import Compiled, Lowered
+from jax.stages import Compiled
 
-from benchmarks import hlo, records
-from flowmaps import couplings, interpolants, methods, networks, optimizers, sharding, state, train_step
+from benchmarks import hlo, records, training
+from flowmaps import interpolants, methods, networks, sharding
 from flowmaps.types import Method
 
 METHODS = {"flow_matching": 4, "mean_flow": 4, "shortcut": 32}
@@ -101,35 +99,14 @@ def measured(devices: Sequence[jax.Device], names: Sequence[str], counts: Sequen
         for cut in ("data", "fsdp") if count > 1 else ("data",):
             sizes = (count, 1) if cut == "data" else (1, count)
             mesh = Mesh(np.array(devices[:count]).reshape(sizes), sharding.AXES, axis_types=(AxisType.Auto,) * 2)
-            found = costs(lowered(method, module, mesh, METHODS[name] * count).compile())
+            found = costs(compiled(method, module, mesh, METHODS[name] * count))
             yield {"device": devices[0].device_kind, "method": name, "devices": count, "cut": cut, **found}
 
 
-def lowered(method: Method, module: nn.Module, mesh: Mesh, batch_size: int) -> Lowered:
-    """The train step of a method by AdamW on a network and a batch of its examples."""
-    made = {player: optimizers.make("adamw", learning_rate=1e-4, updates=1_000) for player in method.losses}
-    step = train_step.make(
-        method,
-        binds={"student": partial(networks.bind, module)},
-        coupling=couplings.make("independent"),
-        optimizers=made,
-        mesh=mesh,
-        seed=0,
-    )
-
-    def create() -> state.TrainState:
-        params = {"student": networks.init(module, jax.random.key(0))}
-        return state.create(params, method=method, optimizers=made)
-
-    start = jax.eval_shape(create)
-    where = sharding.state(mesh, start)
-    jitted = jax.jit(
-        step,
-        in_shardings=(where, sharding.rows(mesh)),
-        out_shardings=(where, sharding.replicated(mesh)),
-        donate_argnums=0,
-    )
-    return jitted.lower(start, {"x1": jax.ShapeDtypeStruct((batch_size, *module.shape), jnp.float32)})
+def compiled(method: Method, module: nn.Module, mesh: Mesh, batch_size: int) -> Compiled:
+    """The train step's program."""
+    made = training.make(method, module, mesh, batch_size)
+    return made.step.lower(made.start, made.batch).compile()
 
 
 def costs(compiled: Compiled) -> dict[str, Any]:

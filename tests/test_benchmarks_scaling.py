@@ -69,7 +69,7 @@ def test_a_data_parallel_step_sends_its_gradient_once_and_a_jvp_nothing(name, op
     first go through the network, those of the second through its jvp."""
     module = networks.make("mlp", shape=(2,), num_classes=0, width=16, depth=2)
     method = methods.load(name).make(interpolant=interpolants.linear(), total_steps=10, **options)
-    found = scaling.costs(scaling.lowered(method, module, sharding.make_mesh(8), 32).compile())
+    found = scaling.costs(scaling.compiled(method, module, sharding.make_mesh(8), 32))
     weights = sum(p.size for p in jax.tree.leaves(networks.init(module, jax.random.key(0))))
     assert found["collectives"] == {"all-reduce": 1}
     assert 0 < found["bytes"]["all-reduce"] - 4 * weights <= 4 * 8
