@@ -7,7 +7,7 @@ student jumps from states of real data at few fixed times s, x = X_{s,1}(x_s), a
 
 with c(t) = alpha / sqrt(alpha^2 + beta^2), the paper's "exponential" weight. The first s is the path's beginning, where
 the student sees no data. The distillation alone contracts to the mean (its test shows it); the critic keeps the law.
-Cost a row: student 3F, teacher 1F a step, and 3F of what the critic sees; critic 1F and 6F of that.
+Cost a row: student 3F, teacher 1F a step, and 2.1F of what the critic sees; critic 1F and 2F of that.
 """
 
 from typing import Literal

@@ -10,8 +10,8 @@ that in the network's last layer the two gradients are equally long: the paper's
 at most 17 steps and `adaptive`. Or x_u is on the path of x_s, and there is no teacher. The paper's G(x, t, s) =
 (s/t) x + (1 - s/t) g(x, t, s) is the prediction `edm` on `variance_exploding`, whose ends are held from s to t. (Its
 third term, of a discriminator, is config.adversary's.)
-Cost: 10F a row, and of the teacher 1F (heun: 2F) for each of (2 most_steps + 1) / 3 steps, in the mean; `adaptive`
-costs next to nothing, since the passes back that it takes are those of the loss.
+Cost: 10.1F a row, and of the teacher 1F (heun: 2F) for each of (2 most_steps + 1) / 3 steps, in the mean; `adaptive`
+costs next to nothing, since the way back to the last layer is short.
 """
 
 from typing import Literal

@@ -7,7 +7,7 @@ critic on the inside of the fake sees noised data beside noised samples, whose g
 
 With several steps the student jumps from its times to the end, and learns on states of its own: a rollout that jumps
 and puts noise back (backward simulation), as its sampler does. Cost a row: fake 4F, critic 6F; student 3F, 2F of the
-others and 3F for the critic, each (steps - 1) F more.
+others and 2.1F for the critic, each (steps - 1) F more.
 """
 
 from typing import Literal

@@ -6,7 +6,7 @@
     direct (FMM)        |d/dt X_st(X_ts(x_t)) - dx_t/dt|^2 + |X_st(X_ts(x_t)) - x_t|^2
 
 with b the diagonal of a frozen teacher and X' its map; the direct one has none, and inverts itself. Nothing is stopped
-but the teacher's parameters. Cost, a teacher as large included: 8F a row (LMD), 7F (EMD), 5F (PFMM), 11F (FMM).
+but the teacher's parameters. Cost, a teacher as large included: 8.4F a row (LMD), 7.3F (EMD), 5F (PFMM), 9.3F (FMM).
 """
 
 from typing import Literal

@@ -6,7 +6,7 @@ predicts of x_t and D' what the player "fake" does, a denoiser of G's own sample
     sid   of w (D - D') . ((D - x) - a (D - D')) / d, through D and D' (Zhou et al. 2024, arXiv:2404.04057)
 
 and the fake EDM's denoising loss on what G makes, with the weights w of _generator.weight. No data are used.
-Cost a row: fake 4F; student 3F and 2F of the others, of sid with their inputs' gradients 4F.
+Cost a row: fake 4F; student 3F and 2F of the others, of sid with their inputs' gradients 4.2F.
 """
 
 from typing import Literal
