@@ -152,18 +152,18 @@ def opposed(
         return Loss(loss, {"game": jnp.mean(loss)})
 
     def student_loss(roles: Roles, batch: Batch, keys: Keys, step: Array) -> Loss:
-        def both(student: Velocity) -> tuple[tuple[Row, Row], dict[str, Array]]:
+        def both(roles: Roles) -> tuple[tuple[Row, Row], dict[str, Array]]:
             """The method's own loss, and what the student loses to the critic."""
-            own = method.losses["student"](roles._replace(student=student), batch, rows.fold(keys, 0), step)
-            samples, end, cond = made(student, batch, rows.fold(keys, 1))
+            own = method.losses["student"](roles, batch, rows.fold(keys, 0), step)
+            samples, end, cond = made(roles.student, batch, rows.fold(keys, 1))
             played = weightings.sloped(lambda x: adversary.student_loss(roles, batch["x1"], x, end, cond), samples)
             return (own.per_example, played), dict(own.metrics)
 
         share = jnp.where(step >= start, weight, 0.0)
         if not adaptive:
-            (loss, played), metrics = both(roles.student)
+            (loss, played), metrics = both(roles)
         else:
-            loss, played, ratio, metrics = weightings.balanced(both, weightings.last_layer(roles))
+            loss, played, ratio, metrics = weightings.balanced(both, roles)
             metrics["game_ratio"], share = ratio, share * ratio
         term = jnp.mean(played)
         return Loss(loss + share * term, {**metrics, "game": term})

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from flowmaps.errors import UsageError
 from flowmaps.rows import expand, flat_mean, flat_sum
-from flowmaps.types import Array, LastLayer, Roles, Velocity
+from flowmaps.types import Array, LastLayer, Roles
 
 Row = Float[Array, "*b"]
 Points = Float[Array, "b *d"]
@@ -51,11 +51,20 @@ class Balanced(NamedTuple):
     beside: Any
 
 
-def balanced(terms: Callable[[Velocity], tuple[tuple[Row, Row], Any]], layer: LastLayer) -> Balanced:
-    """terms(student) -> ((one, other), what is beside them), with |grad one| / (|grad other| + 1e-4) of their means in
+def balanced(terms: Callable[[Roles], tuple[tuple[Row, Row], Any]], roles: Roles) -> Balanced:
+    """terms(roles) -> ((one, other), what is beside them), with |grad one| / (|grad other| + 1e-4) of their means in
     the student's last layer, at most 1e4 and stopped (VQGAN, arXiv:2012.09841, eq. 7). The terms are evaluated once,
-    and the way back to the last layer is what follows it alone."""
-    (one, other), back, beside = jax.vjp(lambda kernel: terms(layer(kernel)), layer.kernel, has_aux=True)
+    and the way back to the last layer is what follows it alone. Terms may be balanced inside of others.
+
+    Raises UsageError as `last_layer`.
+    """
+    layer = last_layer(roles)
+
+    def at(kernel: Array) -> tuple[tuple[Row, Row], Any]:
+        extras = {**roles.extras, "last_layer": layer._replace(kernel=kernel)}
+        return terms(roles._replace(student=layer(kernel), extras=extras))
+
+    (one, other), back, beside = jax.vjp(at, layer.kernel, has_aux=True)
 
     def length(of_one: float, of_other: float) -> Array:
         (slope,) = back((jnp.full_like(one, of_one / one.size), jnp.full_like(other, of_other / other.size)))
@@ -66,7 +75,8 @@ def balanced(terms: Callable[[Velocity], tuple[tuple[Row, Row], Any]], layer: La
 
 
 def sloped(function: Callable[[Points], Row], x: Points) -> Row:
-    """function(x), a number a row, whose gradient in x is taken here, once, however often a gradient is taken of it."""
+    """function(x), a number a row in which no other row has a part, whose gradient in x is taken here, once, however
+    often one is taken of it."""
     value, back = jax.vjp(function, stop_gradient(x))
     (slope,) = back(jnp.ones_like(value))
     return stop_gradient(value) + flat_sum(stop_gradient(slope) * (x - stop_gradient(x)))

@@ -187,6 +187,37 @@ def test_the_adaptive_weight_makes_the_gradients_equally_long():
     np.testing.assert_allclose(added, 0.5 * ratio * plain.metrics["game"], rtol=1e-3)
 
 
+def test_both_of_two_adaptive_weights_are_balanced():
+    """A method that balances its own two terms, CTM, and the critic beside it: the second ratio is of the gradients of
+    what the method loses, its first ratio held, and of the critic's term."""
+    ctm = methods.load("ctm").make(interpolant=LINEAR, total_steps=10, adaptive=True)
+    method = adversaries.opposed(ctm, interpolant=LINEAR, weight=0.5, adaptive=True)
+    theta, kernel = 0.1 * jnp.ones(COUNT), jnp.ones((1, COUNT))
+    still = stray(ORACLE.average_velocity, theta)
+
+    def student(kernel):
+        return stray(ORACLE.average_velocity, theta + 0.1 * (kernel - 1)[0])
+
+    critic = {"critic": linear_critic(jnp.asarray([0.3, -0.2]))}
+    roles = Roles(student(kernel), still, None, {**critic, "last_layer": LastLayer(kernel, student)})
+    found = method.losses["student"](roles, BATCH, KEYS, jnp.asarray(0)).metrics
+
+    def own(kernel):
+        """With the first ratio as it was found."""
+        plain = methods.load("ctm").make(interpolant=LINEAR, total_steps=10, weights=(1.0, float(found["ratio"])))
+        roles = Roles(student(kernel), still)
+        return plain.losses["student"](roles, BATCH, rows.fold(KEYS, 0), jnp.asarray(0)).per_example.mean()
+
+    def term(kernel):
+        plain = adversaries.opposed(PLAIN, interpolant=LINEAR, weight=1.0)
+        roles = Roles(student(kernel), still, None, critic)
+        return plain.losses["student"](roles, BATCH, KEYS, jnp.asarray(0)).metrics["game"]
+
+    lengths = [jnp.linalg.norm(jax.grad(f)(kernel)) for f in (own, term)]
+    assert found["game_ratio"] > 1e-3
+    np.testing.assert_allclose(found["game_ratio"] * (lengths[1] + 1e-4), lengths[0], rtol=1e-4)
+
+
 def test_a_critic_comes_once_and_to_a_map():
     options = {"interpolant": LINEAR, "total_steps": 9}
     with pytest.raises(UsageError, match="beside the roles student, fake, critic: both must be at least 0, and the me"):

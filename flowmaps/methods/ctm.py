@@ -66,8 +66,8 @@ def make(
     the path's clock: on `variance_exploding` Karras' levels. most_steps: the largest k. distance, huber: see
     _terms.far; the paper's is "perceptual". law: of r, see times.on_path, for one half of the rows; r is uniform on the
     first 0.7 of the path's clock for the other. data_std: of EDM's weight. weights: of the two terms. adaptive:
-    multiplies the second one by weightings.gradient_ratio of the batch, or of each part of it that train.accumulate
-    makes. target_decay: of the average.
+    multiplies the second one by the ratio of weightings.balanced, of the batch or of each part of it that
+    train.accumulate makes. target_decay: of the average.
 
     Raises UsageError for fewer than 2 intervals, one of which would have to be taken without a target, more steps than
     intervals, or a teacher or last layer that is not there (with the first batch).
@@ -115,18 +115,18 @@ def make(
         r = jnp.where(rows.uniform(rows.fold(keys, 4)) < 0.5, draw(rows.fold(keys, 3)), early(rows.fold(keys, 3)))
         x = interpolant.point(batch["x0"], batch["x1"], r)
 
-        def terms(student: Velocity) -> tuple[tuple[Row, Row], dict[str, Array]]:
+        def terms(roles: Roles) -> tuple[tuple[Row, Row], dict[str, Array]]:
             """Soft consistency and EDM's loss; the squared distance at t, and the squared error of the data."""
-            reached = moved(student, x_s, s, t)
-            velocity = student(x, r, r, cond, dropout=dropout)
+            reached = moved(roles.student, x_s, s, t)
+            velocity = roles.student(x, r, r, cond, dropout=dropout)
             data, noise = _terms.denoising_errors(interpolant, batch, x, velocity, r)
             raw = {"map": jnp.mean(weightings.squared(reached - aim)), "data": jnp.mean(data)}
             return (weightings.sloped(far, reached), noise + data / data_std**2), raw
 
         if not adaptive:
-            (map_, flow), metrics = terms(roles.student)
+            (map_, flow), metrics = terms(roles)
             return Loss(weights[0] * map_ + weights[1] * flow, metrics)
-        map_, flow, ratio, metrics = weightings.balanced(terms, weightings.last_layer(roles))
+        map_, flow, ratio, metrics = weightings.balanced(terms, roles)
         return Loss(weights[0] * map_ + weights[1] * ratio * flow, {**metrics, "ratio": ratio})
 
     asked = "" if leg == "path" else "velocity"
