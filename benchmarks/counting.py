@@ -1,8 +1,8 @@
 """The work of a function, counted in its program before it is compiled.
 
 What is counted is the jaxpr, in which the body of a scan is as often as it runs, and from which all that no output
-needs is left out. XLA's own analysis of a compiled program counts a loop's body once, and knows nothing of custom
-kernels; but it sees what the compiler merges, which a jaxpr does not tell.
+needs is left out. XLA's own analysis of a compiled program counts a loop's body once; but it sees what the compiler
+merges, which a jaxpr does not tell.
 """
 
 import math
@@ -17,6 +17,8 @@ def matmul_flops(function: Callable, *arguments: object) -> float:
     need, two for each multiplication and addition. Arguments may be shapes; nothing is compiled.
 
     Of a `cond` the dearest branch counts, of a `while`, whose number of rounds no program tells, one round.
+
+    Raises ValueError for a program inside of an operation that is not known here, such as a kernel's.
     """
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     return _needed(jaxpr, [True] * len(jaxpr.outvars))[0]
@@ -45,13 +47,14 @@ def _of_equation(equation: JaxprEqn, outs: list[bool]) -> tuple[float, list[bool
         costs, needs = zip(*(_needed(branch.jaxpr, outs) for branch in params["branches"]), strict=True)
         return max(costs), [True, *map(any, zip(*needs, strict=True))]
     if name == "while":
-        loops = (params[key].jaxpr for key in ("cond_jaxpr", "body_jaxpr"))
-        return sum(_needed(loop, [True] * len(loop.outvars))[0] for loop in loops), every
+        return _while(params, outs)
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if key in params:
             inner = getattr(params[key], "jaxpr", params[key])
             if len(inner.invars) == len(equation.invars) and len(inner.outvars) == len(outs):
                 return _needed(inner, outs)
+            if _needed(inner, [True] * len(inner.outvars))[0]:
+                raise ValueError(f"the products inside of {name!r} cannot be counted: leave that operation out")
     return _own(equation), every
 
 
@@ -64,6 +67,20 @@ def _scan(params: dict, outs: list[bool]) -> tuple[float, list[bool]]:
         if carried == outs[:carries]:
             return flops * params["length"], ins
         outs = carried + outs[carries:]
+
+
+def _while(params: dict, outs: list[bool]) -> tuple[float, list[bool]]:
+    """One round: as `_scan`, and what tells whether another round follows is always needed."""
+    test, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
+    of_test, of_body = params["cond_nconsts"], params["body_nconsts"]
+    tested, test_ins = _needed(test, [True])
+    outs = [a or b for a, b in zip(outs, test_ins[of_test:], strict=True)]
+    while True:
+        flops, ins = _needed(body, outs)
+        carried = [a or b for a, b in zip(outs, ins[of_body:], strict=True)]
+        if carried == outs:
+            return tested + flops, [*test_ins[:of_test], *ins[:of_body], *carried]
+        outs = carried
 
 
 def _own(equation: JaxprEqn) -> float:

@@ -100,6 +100,11 @@ CASES: dict[str, Case] = {
     "PSD": Case("psd", beside_flow(0.75, plain=3, back=1)),
     "shortcut, 1/4": Case("shortcut", beside_flow(0.75, plain=3, back=1)),
     "shortcut, 1/8": Case("shortcut", beside_flow(0.875, plain=3, back=1), {"bootstrap_fraction": 0.125}),
+    "shortcut, 1/4, guided": Case(
+        "shortcut",
+        student(Rows(3 / 4, plain=1, back=1), Rows(1 / 32, plain=5, back=1), Rows(7 / 32, plain=3, back=1)),
+        {"guidance_scale": 2.0, **GUIDED},
+    ),
     "TVM": Case("tvm", student(Rows(1, plain=3, tangents=1, back=2, curved=1))),
     "FACM": Case("facm", student(Rows(1, plain=2, tangents=1, back=2))),
     "IMM": Case("imm", student(Rows(1, plain=2, back=1))),
@@ -113,6 +118,8 @@ CASES: dict[str, Case] = {
     ),
     "TCM": Case("truncated_consistency", student(Rows(1, plain=3, back=1))),
     "latent consistency": Case("latent_consistency", student(Rows(1, plain=3, back=1))),
+    "latent consistency, Heun": Case("latent_consistency", student(Rows(1, plain=4, back=1)), {"leg": "heun"}),
+    "CTM, adaptive": Case("ctm", student(Rows(1, plain=5, back=2, to_input=1)), {"adaptive": True}),
     "CTM": Case("ctm", student(Rows(1, plain=5, back=2, to_input=1))),
     "CTM, one step of Heun": Case(
         "ctm", student(Rows(1, plain=7, back=2, to_input=1)), {"leg": "heun", "most_steps": 1, "adaptive": True}
@@ -164,5 +171,11 @@ CASES: dict[str, Case] = {
         "ctm",
         {"critic": (Rows(1, plain=1),), **student(Rows(1, plain=6, back=3, to_input=1))},
         adversary={"weight": 1.0},
+    ),
+    "CTM with a critic, both adaptive": Case(
+        "ctm",
+        {"critic": (Rows(1, plain=1),), **student(Rows(1, plain=6, back=3, to_input=1))},
+        {"adaptive": True},
+        adversary={"weight": 1.0, "adaptive": True},
     ),
 }

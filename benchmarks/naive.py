@@ -152,8 +152,8 @@ def network(name: str, *, outputs: int | None = None, **options: Any) -> nn.Modu
     """The transformer of a peer, with as many outputs as its method reads."""
     peer, method = PEERS[name], ours(name)
     wanted = {"outputs": outputs or method.heads, "guided": method.guidance is not None}
-    size = {"width": 384, "depth": 12, "heads": 6, "patch": 2, **options}
-    return networks.make(peer.network, shape=step_cost.SHAPE, num_classes=step_cost.CLASSES, **wanted, **size)
+    given = {"shape": step_cost.SHAPE, "num_classes": step_cost.CLASSES, **wanted}
+    return networks.make(peer.network, **given, **step_cost.dit(**options))
 
 
 def ours(name: str) -> Method:

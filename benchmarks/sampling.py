@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def shown() -> Iterator[dict[str, Any]]:
         for line in measured(rounds):
-            print(as_row(line), flush=True)
+            print(row(line), flush=True)
             yield line
 
     print("| network | batch | steps | program, samples/s | loop, samples/s | ratio (quartiles) | of processor time |")
@@ -126,7 +126,7 @@ def alternating(one: Generate, other: Generate, rounds: int) -> tuple[np.ndarray
     return seconds, work
 
 
-def as_row(line: dict[str, Any]) -> str:
+def row(line: dict[str, Any]) -> str:
     """A row of the table."""
     low, median, high = line["ratio"]
     return (

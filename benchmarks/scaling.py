@@ -21,6 +21,7 @@ from jax.sharding import AxisType, Mesh
 from jax.stages import Compiled
 
 from benchmarks import hlo, records, training
+from benchmarks.floors import CASES, work
 from flowmaps import interpolants, methods, networks, sharding
 from flowmaps.types import Method
 
@@ -49,8 +50,10 @@ UTILISATION = 0.4
 """The share of the peak that the arithmetic of a step is assumed to reach."""
 PARAMETERS, FORWARD = 130e6, 46e9
 """Of DiT-B/2 on 32x32x4: numbers in float32, and operations of a forward pass of one image."""
-PASSES = {"flow_matching": 3.0, "mean_flow": 3.27, "shortcut": 3.5}
-"""What an image of a step costs, in forward passes."""
+FLOORS = {"flow_matching": "flow matching", "mean_flow": "MeanFlow", "shortcut": "shortcut, 1/4"}
+"""By method, the case of floors.py that says what an image of a step costs."""
+TANGENT = 1.1
+"""Of a transformer, in forward passes."""
 IMAGES = (4, 16, 64)
 """A device's, in the model."""
 
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def shown() -> Iterator[dict[str, Any]]:
         devices = find_devices(target)
         for line in measured(devices, chosen.methods, COUNTS if target == "cpu" else (len(devices),)):
-            print(as_row(line), flush=True)
+            print(row(line), flush=True)
             yield line
 
     print("| method | devices | cut | GFLOP | arguments MiB | temporaries MiB | sent, MiB of results (calls) |")
@@ -122,7 +125,7 @@ def costs(compiled: Compiled) -> dict[str, Any]:
     }
 
 
-def as_row(line: dict[str, Any]) -> str:
+def row(line: dict[str, Any]) -> str:
     """A row of the table."""
     sent = ", ".join(f"{kind} {size / 2**20:.1f} ({line['collectives'][kind]})" for kind, size in line["bytes"].items())
     return (
@@ -133,7 +136,7 @@ def as_row(line: dict[str, Any]) -> str:
 
 def step_seconds(machine: Machine, images: int, method: str) -> float:
     """Of a step's arithmetic on DiT-B/2, at the assumed share of the peak."""
-    return images * PASSES[method] * FORWARD / (UTILISATION * machine.peak)
+    return images * work(CASES[FLOORS[method]].rows["student"], TANGENT) * FORWARD / (UTILISATION * machine.peak)
 
 
 def reduce_seconds(machine: Machine, size: float) -> float:

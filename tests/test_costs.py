@@ -105,6 +105,18 @@ def test_what_no_output_needs_is_not_counted():
     assert matmul_flops(lambda x: jax.lax.scan(lambda c, _: (c, c @ x), x, None, length=6)[0], a) == 0
 
 
+def test_products_that_are_hidden_are_no_zero():
+    """Of a kernel."""
+    from jax.experimental import pallas
+
+    def kernel(x, out):
+        out[...] = x[...] @ x[...]
+
+    call = pallas.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct((4, 4), jnp.float32), interpret=True)
+    with pytest.raises(ValueError, match="the products inside of 'pallas_call' cannot be counted"):
+        matmul_flops(call, jnp.ones((4, 4)))
+
+
 def test_passes_anew_and_branches_are_counted():
     a = jnp.ones((4, 4))
     unit = 2 * 4**3
@@ -116,5 +128,12 @@ def test_passes_anew_and_branches_are_counted():
     assert matmul_flops(lambda x: jax.grad(lambda x: jax.checkpoint(square)(x).sum())(x), a) == 3 * unit
     kept = jax.checkpoint(lambda x: jnp.sin(square(x)))
     assert matmul_flops(lambda x: jax.grad(lambda x: kept(x).sum())(x), a) == 3 * unit
+
+    def beside(x):
+        """Of two carries, one of which is read."""
+        body = lambda carry: (carry[0] + 1, carry[1] @ x, carry[2] @ x @ x)  # noqa: E731
+        return jax.lax.while_loop(lambda carry: carry[0] < carry[1].sum(), body, (0.0, x, x))[1]
+
+    assert matmul_flops(beside, a) == unit
     branches = (lambda x: x, lambda x: x @ x, lambda x: x @ x @ x)
     assert matmul_flops(lambda i, x: jax.lax.switch(i, branches, x), 0, a) == 2 * unit

@@ -85,7 +85,9 @@ def test_the_three_modes_as_they_are_called(tmp_path):
     assert done.returncode == 0, done.stderr
     said = "platform cpu, 1 devices of kind cpu, 1 processes; global batch 8 = 1 hosts x 1 devices x 8 per device"
     assert done.stderr.splitlines()[0].endswith(said)
-    assert re.search(r"step 1 was done [\d.]+ s after the start; it took [\d.]+ s, compilation included", done.stderr)
+    assert re.search(
+        r"step 1 was done [\d.]+ s after training was begun; it took [\d.]+ s, compilation included", done.stderr
+    )
     assert "step 40 of 40: loss " in done.stderr
     trained = json.loads(done.stdout.splitlines()[-1])
     assert trained["step"] == 40 and trained["measurements"].keys() == {"sliced_w2/1", "sliced_w2/2"}
