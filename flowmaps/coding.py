@@ -54,8 +54,8 @@ def read(coded: Coding) -> Pretrained:
     if coded.encoder and autoencoders.encoder_digest(found) != coded.encoder:
         raise UsageError(
             f"data.autoencoder={coded.autoencoder!r} has another encoder than the one that made these latents, which "
-            "it cannot decode: give the file that scripts/encode_latents.py was given, or one that differs from it in "
-            "the decoder alone"
+            "it cannot decode: give the file that scripts/encode_latents.py was given, in the same precision, or one "
+            "that differs from it in the decoder alone"
         )
     return found
 

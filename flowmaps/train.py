@@ -268,7 +268,9 @@ def log_first_step(step: int, measured: Metrics, progress: Progress, started: fl
     """The time to the first step, and of it, which compiles; the speed counts from here."""
     jax.block_until_ready(measured)
     took, since = 1 / progress.speed(step), time.monotonic() - started
-    logging.info("step %d was done %.1f s after the start; it took %.1f s, compilation included", step, since, took)
+    logging.info(
+        "step %d was done %.1f s after training was begun; it took %.1f s, compilation included", step, since, took
+    )
 
 
 def log_metrics(step: int, recent: Iterable[Metrics], writer: Writer, progress: Progress, batch_size: int) -> None:

@@ -30,17 +30,12 @@ OUTPUT = Path(features.__file__).with_name("digits_features.npz")
 BATCH, NOISE, HELD_OUT = 128, 0.1, 2_000
 
 
-class Classifier(nn.Module):
+class Classifier(classifier.Classifier):
     """The network `classifier`, and the logits of the classes."""
-
-    num_classes: int
 
     @nn.compact
     def __call__(self, x):
-        for name, (channels, stride) in classifier.LAYERS.items():
-            x = nn.relu(nn.Conv(channels, (3, 3), strides=stride, padding=1, name=name)(x))
-        x = nn.relu(nn.Dense(classifier.HIDDEN, name="hidden")(x.reshape(len(x), -1)))
-        return nn.Dense(self.num_classes, name="logits")(x)
+        return nn.Dense(self.num_classes, name="logits")(super().__call__(x)[-1])
 
 
 def augment(key, x):
@@ -81,7 +76,7 @@ def run(text: str, output: Path, steps: int) -> str:
     dataset = data.load(name, **options)
     if dataset.kind not in ("digits", "image") or not dataset.num_classes or len(dataset.train) < BATCH:
         raise UsageError(f"--data={text!r}: a classifier learns from images with labels, at least {BATCH} of them")
-    seen, model = batch(dataset.train), Classifier(dataset.num_classes)
+    seen, model = batch(dataset.train), Classifier(dataset.shape, dataset.num_classes)
     params = train(jnp.asarray(seen["x1"]), jnp.asarray(seen["label"]), model, steps)
     weights = {f"{layer}/{part}": np.asarray(a) for layer, parts in params.items() for part, a in parts.items()}
     np.savez_compressed(output, data=dataset.fingerprint, **weights)
