@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             yield line
 
     print(f"| tokens | attention | {' | '.join(DERIVATIVES)} |\n|{'---|' * (2 + len(DERIVATIVES))}")
-    records.save("attention_memory", shown())
+    records.save("attention_memory", shown(), whole=chosen == TOKENS)
 
 
 if __name__ == "__main__":

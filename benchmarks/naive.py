@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             yield line
 
     print(HEAD)
-    records.save("naive", shown())
+    records.save("naive", shown(), whole=rounds > 0)
 
 
 def network(name: str, *, outputs: int | None = None, **options: Any) -> nn.Module:

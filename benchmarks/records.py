@@ -27,9 +27,9 @@ def header() -> dict[str, Any]:
     }
 
 
-def save(name: str, lines: Iterable[dict[str, Any]]) -> Path:
-    """Writes results/NAME.jsonl, each line as it comes, and returns it."""
-    path = RESULTS / f"{name}.jsonl"
+def save(name: str, lines: Iterable[dict[str, Any]], *, whole: bool = True) -> Path:
+    """Writes results/NAME.jsonl, or what is a part of it alone to results/NAME.part.jsonl, each line as it comes."""
+    path = RESULTS / (f"{name}.jsonl" if whole else f"{name}.part.jsonl")
     with path.open("w") as file:
         for line in chain([header()], lines):
             file.write(json.dumps(line) + "\n")

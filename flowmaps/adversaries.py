@@ -128,11 +128,11 @@ def opposed(
     """
     if weight == 0:
         return method
-    if weight < 0 or start < 0 or "critic" in {**method.losses, **method.owners}:
-        known = ", ".join(("student", *method.owners))
+    if weight < 0 or start < 0:
+        raise UsageError(f"adversary.weight={weight} and adversary.start={start} must be at least 0")
+    if "critic" in {**method.losses, **method.owners}:
         raise UsageError(
-            f"adversary.weight={weight}, adversary.start={start} beside the roles {known}: both must be at least 0, "
-            "and the method without a critic"
+            f"adversary.weight={weight} puts a critic beside a method, and this one has its own: set it to 0"
         )
     if method.diagonal_only:
         raise UsageError(f"adversary.weight={weight} asks for samples in one step, and this method learns none")

@@ -103,7 +103,7 @@ def test_penalties_are_half_the_squared_slopes(weights):
 def test_values_out_of_range_are_refused():
     with pytest.raises(UsageError, match=r"penalties=\(1.0, -1.0\) must be two weights of at least 0"):
         adversaries.make(penalties=(1.0, -1.0))
-    with pytest.raises(UsageError, match="beside the roles student: both must be at least 0"):
+    with pytest.raises(UsageError, match=r"adversary\.weight=-1\.0 and adversary\.start=0 must be at least 0"):
         adversaries.opposed(PLAIN, interpolant=LINEAR, weight=-1.0)
 
 
@@ -220,7 +220,7 @@ def test_both_of_two_adaptive_weights_are_balanced():
 
 def test_a_critic_comes_once_and_to_a_map():
     options = {"interpolant": LINEAR, "total_steps": 9}
-    with pytest.raises(UsageError, match="beside the roles student, fake, critic: both must be at least 0, and the me"):
+    with pytest.raises(UsageError, match="puts a critic beside a method, and this one has its own: set it to 0"):
         adversaries.opposed(methods.load("dmd2").make(**options), interpolant=LINEAR, weight=1.0)
     with pytest.raises(UsageError, match=r"adversary.weight=1.0 asks for samples in one step, and this method learns"):
         adversaries.opposed(methods.load("flow_matching").make(**options), interpolant=LINEAR, weight=1.0)
