@@ -76,14 +76,7 @@ def march(step: Step, x: Points, grid: Grid, *inner: Float64[np.ndarray, " n"]) 
 
 def along(advance: Callable[[Any, Any], tuple[Any, Any]], state: Any, intervals: tuple[Array, ...]) -> tuple[Any, Any]:
     """jax.lax.scan over the intervals of a grid, without the loop where they are few."""
-    if len(intervals[0]) > UNROLLED:
-        return jax.lax.scan(advance, state, intervals)
-
-    def in_turn(state: Any, interval: Any) -> tuple[Any, Any]:
-        # What depends on times alone would be merged over the steps, which makes the program of a network slower.
-        return advance(*jax.lax.optimization_barrier((state, interval)))
-
-    return jax.lax.scan(in_turn, state, intervals, unroll=True)
+    return jax.lax.scan(advance, state, intervals, unroll=len(intervals[0]) <= UNROLLED)
 
 
 def joined(parts: Sequence[Trajectory]) -> Trajectory:
