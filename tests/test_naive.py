@@ -21,8 +21,11 @@ def size(name, **small):
     return {**small, "head_depth": 1} if naive.PEERS[name].network == "in_context_dit" else small
 
 
+LONG = {"improved MeanFlow, guided": [pytest.mark.long]}
+
+
 @pytest.mark.float64
-@pytest.mark.parametrize("name", naive.PEERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG.get(name, [])) for name in naive.PEERS])
 def test_their_gradients_are_ours(name):
     module = naive.network(name, **size(name, **SMALL))
     draw = np.random.default_rng(0)

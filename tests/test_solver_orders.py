@@ -52,7 +52,11 @@ def error(solver, path, grid) -> float:
     return float(np.median(np.linalg.norm(out - exact, axis=1)))
 
 
-@pytest.mark.parametrize("solver", ORDERS)
+LONG = ("dpm_solver(order=1)", "deis(order=0)", "unipc(order=1)", "unipc(order=2,scale='bh1')")
+"""Other ways to write what the others show."""
+
+
+@pytest.mark.parametrize("solver", [pytest.param(s, marks=[pytest.mark.long] if s in LONG else []) for s in ORDERS])
 def test_solvers_converge_at_their_order(solver, capsys):
     """The slope of the error from 128 to 512 steps, on three paths with three grids each."""
     order = ORDERS[solver]
