@@ -75,7 +75,8 @@ def march(step: Step, x: Points, grid: Grid, *inner: Float64[np.ndarray, " n"]) 
 
 
 def along(advance: Callable[[Any, Any], tuple[Any, Any]], state: Any, intervals: tuple[Array, ...]) -> tuple[Any, Any]:
-    """jax.lax.scan over the intervals of a grid, without the loop where they are few."""
+    """jax.lax.scan over the intervals of a grid, `intervals` arrays [k, ...] of what is told of each, without the loop
+    where they are at most UNROLLED."""
     return jax.lax.scan(advance, state, intervals, unroll=len(intervals[0]) <= UNROLLED)
 
 
